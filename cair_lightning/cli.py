@@ -1,0 +1,83 @@
+"""The command `cair`.
+
+`fit`, `validate`, `test` and `predict` are LightningCLI's; `curate`, `report` and `demo` are functions with typed arguments. What a
+subcommand needs is imported when it runs, so that `cair --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import cair_lightning
+
+HELP = f"""usage: cair COMMAND [options]
+
+CAIR Lightning {cair_lightning.__version__}: causal, adaptive, information-based RL for multimodal emotion reasoning.
+
+  fit        train: SFT (stage 1) or GRPO with the dual-path verifier (stage 2)
+  validate   the validation loop of a checkpoint
+  test       evaluate a checkpoint: predictions.jsonl, evaluation.json
+  predict    predictions only
+  curate     keep the most uncertain samples of a data set for stage 2
+  report     one HTML page from runs
+  demo       the whole method on an embedded tiny model and a generated world
+
+cair COMMAND --help lists its options; every option can stand in a YAML file (--config FILE)."""
+
+LIGHTNING = ("fit", "validate", "test", "predict")
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run a command.
+
+    Args:
+        args: What follows `cair` on the command line; None reads it from there.
+    """
+    args = list(sys.argv[1:] if args is None else args)
+    command = args[0] if args else "--help"
+    if command in ("-h", "--help"):
+        print(HELP)
+    elif command == "--version":
+        print(cair_lightning.__version__)
+    elif command in LIGHTNING:
+        from cair_lightning.training import run
+
+        run(args)
+    elif command == "report":
+        _report(args[1:])
+    elif command in ("curate", "demo"):
+        _call(command, args[1:])
+    else:
+        sys.exit(f"cair: unknown command {command!r}; expected one of {', '.join((*LIGHTNING, 'curate', 'report', 'demo'))}.")
+
+
+def _call(command: str, args: list[str]) -> None:
+    """Run a function as a command; its arguments are those of its signature."""
+    from jsonargparse import auto_cli
+
+    function: Callable[..., object]
+    if command == "curate":
+        from cair_lightning.curation import curate as function
+    else:
+        from cair_lightning.demo import demo as function
+    try:
+        print(auto_cli(function, args=args, as_positional=False))
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"cair {command}: {error}")
+
+
+def _report(args: list[str]) -> None:
+    """`cair report RUN... --out FILE`."""
+    parser = argparse.ArgumentParser("cair report", description="One self-contained HTML page: tables, figures and samples of the given runs.")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run; searched for results")
+    parser.add_argument("--out", type=Path, default=Path("report.html"), help="the page (default: report.html)")
+    given = parser.parse_args(args)
+    from cair_lightning.report import build_report
+
+    try:
+        print(build_report(given.runs, given.out))
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"cair report: {error}")

@@ -1,0 +1,217 @@
+"""A clip on disk -> frames and their times, by decord; runs in loader workers and imports no torch.
+
+What a rate means: `n` frames over a span of `s` seconds stand at the left edges of `n` equal pieces of it, so that
+`n / s` is the rate and a temporal patch always covers `temporal_patch / sampled_fps` seconds, the number that the
+positions of Qwen2.5-VL are made of.
+
+decord was compared with PyAV frame by frame. Equal: H.264 and H.265 (with and without B-frames), VP8 and VP9 in .mp4,
+.mov, .mkv and .webm, and MPEG-4 part 2 without B-frames. Wrong frames without an error: transport and program streams
+and files without time stamps, all of which are refused here, and MPEG-4 part 2 with B-frames in .mp4 (two frames late
+after a seek), which decord gives no means to recognise.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+TOLERANCE_S = 1e-3
+"""decord's time stamps are float32: a frame that starts this little after a wanted time counts as being there."""
+LARGEST_S = 1e9
+"""A frame without a time stamp has FFmpeg's smallest integer instead, far beyond this many seconds."""
+REMUX = "convert it, for example with `ffmpeg -i IN -c:v libx264 OUT.mp4`"
+
+
+class ClipError(RuntimeError):
+    """A clip that cannot be read. Whoever loads samples skips this one and counts it.
+
+    Attributes:
+        path: The clip.
+        reason: What is wrong with it and, where there is one, the remedy.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        """Keep both, also in `args`: an exception is pickled by its arguments when a worker hands it over."""
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        """Name the clip, then the reason."""
+        return f"{self.path}: {self.reason}"
+
+
+@dataclass(slots=True, kw_only=True)
+class Frames:
+    """Sampled frames of one clip."""
+
+    frames: NDArray[np.uint8]
+    """[T, H, W, 3], RGB. Here T counts frames, a multiple of the temporal patch; nothing is padded."""
+    times: NDArray[np.float64]
+    """[T], the second at which each frame appears; 0 is the clip's first frame, whatever `start` was.
+
+    Not decreasing. A frame that is on screen at several wanted times is repeated, and so is its time.
+    """
+    sampled_fps: float
+    """T / span in frames per second: a temporal patch covers `temporal_patch / sampled_fps` seconds."""
+
+
+class _Array(Protocol):
+    def asnumpy(self) -> NDArray[np.uint8]: ...
+
+
+class _Reader(Protocol):
+    def __len__(self) -> int: ...
+    def get_avg_fps(self) -> float: ...
+    def get_frame_timestamp(self, idx: range) -> NDArray[np.float32]: ...
+    def get_batch(self, indices: list[int]) -> _Array: ...
+
+
+def read_clip(
+    path: Path, start: float | None, end: float | None, fps: float, max_frames: int, temporal_patch: int = 2
+) -> Frames:
+    """Read the part [start, end) of a clip at `fps` frames per second.
+
+    The number of frames is `fps` times the span, rounded to the nearest multiple of `temporal_patch`, at least one
+    patch and at most `max_frames`, and never more than the clip itself has: a rate above the native one becomes the
+    native one. The frames stand uniformly over the span; each is the one on screen at its time, that is the last that
+    appears at or before it, so a variable frame rate is sampled as it is seen. A clip with a single frame repeats it.
+
+    Args:
+        path: The clip.
+        start: First second; None is the beginning.
+        end: Second at which the part ends; None, and anything behind the clip's end, is the clip's end.
+        fps: Wanted frames per second.
+        max_frames: Upper bound of the number of frames.
+        temporal_patch: Frames that the vision tower merges into one; the number of frames is a multiple of it.
+
+    Raises:
+        ClipError: The clip is missing, empty, no video, in a container that decord misreads, broken in the part that
+            is decoded or shortly behind it (decord decodes ahead), or [start, end) holds none of it.
+        ValueError: `fps`, `max_frames` or `temporal_patch` cannot be met by any clip.
+        ModuleNotFoundError: decord is not installed.
+    """
+    _check(fps, max_frames, temporal_patch)
+    reader = _open(path)
+    starts_F, duration = _timeline(path, reader)
+    begin, stop = _interval(path, start, end, duration)
+    indices, sampled_fps = _choose(starts_F, duration, (begin, stop), fps, max_frames, temporal_patch)
+    return Frames(frames=_decode(path, reader, indices.tolist()), times=starts_F[indices], sampled_fps=sampled_fps)
+
+
+def _check(fps: float, max_frames: int, temporal_patch: int) -> None:
+    if not (math.isfinite(fps) and fps > 0):
+        raise ValueError(f"fps must be a positive number of frames per second, got {fps}.")
+    if temporal_patch < 1:
+        raise ValueError(f"temporal_patch must be at least 1 frame, got {temporal_patch}.")
+    if max_frames < temporal_patch:
+        raise ValueError(f"max_frames must hold one temporal patch of {temporal_patch} frames, got {max_frames}.")
+
+
+def _open(path: Path) -> _Reader:
+    try:
+        import decord
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "reading clips needs decord, which has wheels for x86-64 Linux and Windows: pip install decord",
+            name=error.name,
+        ) from error
+    _refuse_early(path)
+    # Otherwise FFmpeg writes every broken clip to stderr, from every worker; ours say the same, once and with a path.
+    decord.logging.set_level(decord.logging.QUIET)
+    try:
+        # fault_tol: where decord loses frames it repeats their neighbours; any share of them above this is an error.
+        reader: _Reader = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1, fault_tol=1e-6)
+    except (decord.DECORDError, RuntimeError, AssertionError) as error:
+        reason = "FFmpeg cannot open it as a video (an incomplete download has 'moov atom not found'); get it again"
+        raise ClipError(path, f"{reason}. {_last_line(error)}") from error
+    return reader
+
+
+def _refuse_early(path: Path) -> None:
+    """Refuse what decord would take for a broken video, or would read wrongly."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(189)
+    except FileNotFoundError:
+        raise ClipError(path, "there is no such file; check the clip root, or fetch the clip") from None
+    except OSError as error:
+        raise ClipError(path, f"the file cannot be read ({error.strerror}); expected a video file") from error
+    if not head:
+        raise ClipError(path, "the file is empty (0 bytes); get it again")
+    if head[0] == 0x47 and head[188:] == b"\x47":
+        raise ClipError(path, f"an MPEG transport stream, of which decord returns wrong frames; {REMUX}")
+
+
+def _timeline(path: Path, reader: _Reader) -> tuple[NDArray[np.float64], float]:
+    """When each of F frames appears, from the first one on, and when the last one goes, in seconds."""
+    stamps_F2 = reader.get_frame_timestamp(range(len(reader))).astype(np.float64)
+    starts_F, last_end = stamps_F2[:, 0], float(stamps_F2[-1, 1])
+    known = bool(np.all(np.abs(stamps_F2) < LARGEST_S))
+    if not known or np.any(np.diff(starts_F) < 0):
+        raise ClipError(path, f"its frames carry no usable time stamps, without which decord seeks wrongly; {REMUX}")
+    if last_end <= starts_F[-1]:
+        fps = reader.get_avg_fps()
+        if not (math.isfinite(fps) and fps > 0):
+            raise ClipError(path, f"it says neither how long its last frame lasts nor a frame rate; {REMUX}")
+        last_end = float(starts_F[-1]) + 1 / fps
+    return starts_F - starts_F[0], last_end - float(starts_F[0])
+
+
+def _interval(path: Path, start: float | None, end: float | None, duration: float) -> tuple[float, float]:
+    begin = 0.0 if start is None else start
+    stop = duration if end is None else min(end, duration)
+    if begin >= duration - TOLERANCE_S:
+        raise ClipError(path, f"the sample starts at {begin:g} s, but the clip lasts {duration:.3f} s")
+    if not 0 <= begin < stop:
+        raise ClipError(path, f"no frames in [{start}, {end}) s; expected 0 <= start < end")
+    return begin, stop
+
+
+def _choose(
+    starts_F: NDArray[np.float64],
+    duration: float,
+    interval: tuple[float, float],
+    fps: float,
+    max_frames: int,
+    temporal_patch: int,
+) -> tuple[NDArray[np.intp], float]:
+    """The indices of the frames to decode, and their rate."""
+    begin, stop = interval
+    # The noise of float32 would reach the positions, which are rounded down: 3.9999998 s would be one step too early.
+    span = max(round(stop - begin, 4), TOLERANCE_S)
+    first = _on_screen(starts_F, np.array([begin]))[0]
+    behind = max(int(np.searchsorted(starts_F, stop - TOLERANCE_S)), first + 1)
+    until = starts_F[behind] if behind < len(starts_F) else duration
+    native_fps = (behind - first) / max(float(until - starts_F[first]), TOLERANCE_S)
+    most = min(math.floor(span * native_fps + 0.01), max_frames) // temporal_patch
+    wanted = math.floor(span * fps / temporal_patch + 0.5)
+    count = temporal_patch * max(1, min(wanted, most))
+    return _on_screen(starts_F, begin + np.arange(count) * (span / count)), count / span
+
+
+def _on_screen(starts_F: NDArray[np.float64], times_T: NDArray[np.float64]) -> NDArray[np.intp]:
+    """The last frame that appears at or before each time."""
+    return np.maximum(np.searchsorted(starts_F, times_T + TOLERANCE_S, side="right") - 1, 0)
+
+
+def _decode(path: Path, reader: _Reader, indices: list[int]) -> NDArray[np.uint8]:
+    import decord
+
+    try:
+        return reader.get_batch(indices).asnumpy()
+    except (decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError) as error:
+        total, last = len(reader), indices[-1]
+        reason = f"decoding broke off by frame {last} of the {total} that it declares; get it again or {REMUX}"
+        raise ClipError(path, f"{reason}. {_last_line(error)}") from error
+
+
+def _last_line(error: Exception) -> str:
+    """What decord itself says, without the stack trace of its library."""
+    lines = str(error).strip().splitlines()
+    return f"decord: {lines[0].rpartition('] ')[2]}" if lines else "decord gives no reason."

@@ -1,0 +1,153 @@
+"""What both stages share: loading, optimiser and schedule, validation, test and prediction."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor
+
+from cair_lightning.modules.evaluation import EvaluationMetrics, Prediction, predict
+from cair_lightning.modules.loading import base_folder, load_policy, refuse_other_model
+from cair_lightning.modules.settings import EvaluationSettings, OptimizerSettings, PolicySettings
+from cair_lightning.policies.collation import Collator, VisionSettings
+from cair_lightning.policies.qwen import QwenVLPolicy
+
+if TYPE_CHECKING:
+    from cair_lightning.datamodules.loading import Window
+
+BASIC_EMOTIONS = ("angry", "disgusted", "fearful", "happy", "neutral", "sad", "surprised")
+
+
+class PolicyModule(LightningModule):
+    """A policy that can be evaluated. `SFTModule` and `GRPOModule` add their training steps.
+
+    Args:
+        policy: Hugging Face folder or hub id of a Qwen2.5-VL checkpoint, or a `.ckpt` that one of these modules wrote.
+        loading: How the checkpoint is loaded.
+        vision: How clips become tokens.
+        optimizer: Optimiser and schedule.
+        evaluation: How samples are evaluated.
+        emotions: Categories of the accuracy per emotion.
+        max_tokens: Longest prompt, with its completion in SFT (4,096 in section 4.2). Nothing is truncated.
+    """
+
+    def __init__(
+        self,
+        policy: str,
+        loading: PolicySettings = PolicySettings(),
+        vision: VisionSettings = VisionSettings(),
+        optimizer: OptimizerSettings = OptimizerSettings(),
+        evaluation: EvaluationSettings = EvaluationSettings(),
+        emotions: Sequence[str] = BASIC_EMOTIONS,
+        max_tokens: int = 4096,
+    ) -> None:
+        super().__init__()
+        self.policy_path = policy
+        self.loading, self.vision, self.evaluation = loading, vision, evaluation
+        self.optimizer_settings = optimizer
+        self.emotions, self.max_tokens = list(emotions), max_tokens
+        self.policy: QwenVLPolicy | None = None
+        self.metrics = EvaluationMetrics(self.emotions, evaluation.keyword_model)
+        self._stranger: str | None = None
+
+    # ------------------------------------------------------------------------------------------------------- loading
+
+    def configure_model(self) -> None:
+        """Load the checkpoint; Lightning calls this more than once, inside the strategy's own context."""
+        if self.policy is None:
+            self.policy = load_policy(self.policy_path, self.loading, self.trainer if self._trainer is not None else None)
+            self.policy.train()
+
+    def collator(self, clips: Path, teach: bool = False, kept_clips: int = 0) -> Collator:
+        """The checkpoint's own processor as a collate function; loads no weights."""
+        from transformers import AutoConfig, AutoProcessor
+
+        folder = base_folder(self.policy_path)
+        config, processor = AutoConfig.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+        return Collator(processor, config, clips, self.vision, self.max_tokens, teach, kept_clips)
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that decides what a result means; written next to every result."""
+        return {**asdict(self.vision), **asdict(self.evaluation), "max_tokens": self.max_tokens, "dtype": self.loading.dtype}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Remember which checkpoint this one was trained from, and how clips were seen."""
+        checkpoint["cair"] = {"policy": str(base_folder(self.policy_path)), "vision": asdict(self.vision)}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse the weights of another model with a message that names the first difference."""
+        refuse_other_model(self.state_dict(), checkpoint["state_dict"], self.policy_path)
+
+    # ------------------------------------------------------------------------------------------------------ optimiser
+
+    def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning's own type is a union of eight shapes
+        """AdamW with linear warm-up and cosine decay to 0, both per step."""
+        settings = self.optimizer_settings
+        trained = [p for p in self.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(trained, settings.learning_rate, settings.betas, weight_decay=settings.weight_decay)
+        steps = int(self.trainer.estimated_stepping_batches)
+        rate = warmup_cosine(steps, max(1, round(settings.warmup * steps)))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    # ----------------------------------------------------------------------------------------------------- evaluation
+
+    def predict_step(self, batch: Window, batch_idx: int) -> list[Prediction]:
+        """Answer, rationale, both beliefs, controls and rewards of every sample of a batch."""
+        assert self.policy is not None and batch.prompts is not None
+        predictions = predict(self.policy, batch.prompts, self.evaluation, self._stranger)
+        self._stranger = next((p.answer.rationale for p in predictions if p.answer is not None), self._stranger)
+        return predictions
+
+    def test_step(self, batch: Window, batch_idx: int) -> list[Prediction]:
+        """Predict and take the predictions into the metrics."""
+        predictions = self.predict_step(batch, batch_idx)
+        self.metrics.update(predictions)
+        return predictions
+
+    validation_step = test_step
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the metrics as `val/...`."""
+        self._log_metrics("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the metrics as `test/...`."""
+        self._log_metrics("test")
+
+    def _log_metrics(self, prefix: str) -> None:
+        self.last_metrics = self.metrics.compute()
+        self.metrics.reset()
+        self._stranger = None
+        known = {f"{prefix}/{name}": value for name, value in self.last_metrics.items() if not math.isnan(value)}
+        self.log_dict(known, sync_dist=False, rank_zero_only=False)
+
+    def _global_sum(self, value: Tensor) -> Tensor:
+        """Sum of a scalar over the ranks."""
+        total: Tensor = self.trainer.strategy.reduce(value, reduce_op="sum")
+        return total
+
+
+class warmup_cosine:  # noqa: N801 - reads as the function it is; a class, so that the schedule pickles
+    """Factor of the learning rate: linear from 0 over `warmup` steps, then half a cosine down to 0.
+
+    >>> rate = warmup_cosine(steps=110, warmup=10)
+    >>> [round(rate(step), 2) for step in (0, 4, 9, 10, 60, 110)]
+    [0.1, 0.5, 1.0, 1.0, 0.5, 0.0]
+    """
+
+    def __init__(self, steps: int, warmup: int) -> None:
+        self.steps, self.warmup = steps, warmup
+
+    def __call__(self, step: int) -> float:
+        """The factor at a step, counted from 0."""
+        if step < self.warmup:
+            return (step + 1) / self.warmup
+        done = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))

@@ -1,0 +1,106 @@
+"""From a path to a policy: Hugging Face folders, hub ids, and checkpoints of our own modules."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Trainer
+from torch import Tensor
+
+from cair_lightning.modules.settings import PolicySettings
+from cair_lightning.policies.qwen import QwenVLPolicy
+
+PREFIX = "policy."
+
+
+def base_folder(path: str) -> str:
+    """The Hugging Face folder or hub id behind a path: itself, or what a `.ckpt` was trained from.
+
+    Raises:
+        FileNotFoundError: If a `.ckpt` or a path below the working folder does not exist.
+        ValueError: If a `.ckpt` was not written by one of our modules.
+    """
+    if not path.endswith(".ckpt"):
+        if not Path(path).exists() and (path.startswith((".", "/", "~")) or path.count("/") != 1):
+            raise FileNotFoundError(f"model.policy {path!r} does not exist; expected a Hugging Face folder, a hub id (owner/name) or a .ckpt file.")
+        return path
+    written = _read(path).get("cair")
+    if written is None:
+        raise ValueError(f"{path} was not written by a module of cair_lightning: it does not say which checkpoint it was trained from.")
+    folder: str = written["policy"]
+    return folder
+
+
+def load_policy(path: str, settings: PolicySettings, trainer: Trainer | None = None) -> QwenVLPolicy:
+    """Load a policy; under ZeRO-3 each rank keeps its share only.
+
+    Args:
+        path: Hugging Face folder, hub id, or `.ckpt`.
+        settings: How to load it.
+        trainer: The trainer that is running, whose strategy may shard the weights.
+    """
+    sharded = partitioned_loading(trainer)
+    policy = QwenVLPolicy.load(
+        base_folder(path),
+        getattr(torch, settings.dtype),
+        settings.attn_implementation,
+        settings.freeze_vision,
+        settings.gradient_checkpointing,
+    )
+    policy.sharded_by = sharded
+    if path.endswith(".ckpt"):
+        state = {k.removeprefix(PREFIX): v for k, v in _read(path)["state_dict"].items() if k.startswith(PREFIX)}
+        policy.load_state_dict(state)
+    return policy
+
+
+def partitioned_loading(trainer: Trainer | None) -> object | None:
+    """Tell transformers that DeepSpeed ZeRO-3 shards the weights, so that `from_pretrained` fills the shards.
+
+    transformers keeps only a weak reference, so the caller holds on to what is returned. None under any other strategy.
+    """
+    strategy: Any = None if trainer is None else trainer.strategy
+    if not getattr(strategy, "zero_stage_3", False):
+        return None
+    from transformers.integrations import HfDeepSpeedConfig
+
+    strategy._init_config_if_needed()  # Lightning fills its DeepSpeed config only after the model is configured
+    config: object = HfDeepSpeedConfig(strategy.config)
+    return config
+
+
+def refuse_other_model(expected: dict[str, Tensor], found: dict[str, Tensor], path: str) -> None:
+    """Check that a checkpoint's weights have the names and shapes of the policy.
+
+    Raises:
+        ValueError: Naming the first tensor that is missing, unknown or of another shape.
+    """
+    ours = {k: tuple(v.shape) for k, v in expected.items() if k.startswith(PREFIX)}
+    theirs = {k: tuple(v.shape) for k, v in found.items() if k.startswith(PREFIX)}
+    different = [k for k in ours | theirs if ours.get(k) != theirs.get(k)]
+    if different:
+        name = different[0]
+        raise ValueError(
+            f"The checkpoint is of another model than model.policy ({path}): {len(different)} tensors differ, the first is {name!r}, "
+            f"expected {ours.get(name, 'none')}, found {theirs.get(name, 'none')}. Set model.policy to the checkpoint it was trained from."
+        )
+
+
+def fingerprint(policy: QwenVLPolicy) -> str:
+    """A hash over a sample of every weight, to recognise a reference policy after a resume."""
+    digest = hashlib.sha256()
+    for name, value in sorted(policy.model.state_dict().items()):
+        flat = value.detach().flatten()
+        stride = max(1, len(flat) // 256)
+        digest.update(name.encode())
+        digest.update(flat[::stride].float().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _read(path: str) -> dict[str, Any]:
+    """A checkpoint's content, its tensors still on the disk. Only tensors and plain data are unpickled."""
+    content: dict[str, Any] = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    return content

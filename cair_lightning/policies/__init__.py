@@ -1,0 +1,1 @@
+"""A vision-language model as this project needs it: collate, position, sample, score."""

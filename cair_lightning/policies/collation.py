@@ -1,0 +1,286 @@
+"""Examples -> Prompts: clips are decoded, processed and tokenised here, in the loader's worker processes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cair_lightning.clip_root import ClipRoot
+from cair_lightning.clips import ClipError, read_clip
+from cair_lightning.policies.positions import prompt_positions
+from cair_lightning.parsing import WHITESPACE
+from cair_lightning.prompts import direct_completion, messages, reason_completion
+from cair_lightning.structures import Example, Form
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
+
+VIDEO_PLACEHOLDER = "<|video_pad|>"
+END_OF_TURN = "<|im_end|>"
+
+
+@dataclass(slots=True, kw_only=True)
+class VisionSettings:
+    """How a clip becomes tokens. Part of every result, since it decides what the model saw."""
+
+    fps: float = 2.0
+    """Frames per second that are sampled from a clip."""
+    max_frames: int = 32
+    """Most frames of a clip; a longer clip is sampled evenly instead."""
+    min_pixels: int = 56 * 56
+    """Least pixels of a resized frame."""
+    max_pixels: int = 224 * 224
+    """Most pixels of a resized frame. One token is 28 x 28 pixels of two frames."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Prompts:
+    """A batch of prompts X as tensors."""
+
+    examples: list[Example]
+    forms: list[Form]
+    ids_BL: Tensor
+    mask_BL: Tensor
+    """True on the prompt's tokens; padding is on the left."""
+    positions_3BL: Tensor
+    """M-RoPE positions; 0 on padding."""
+    forks: list[int]
+    """How many tokens of each prompt come before its instruction: both forms share them."""
+    direct_tails: list[list[int]]
+    """What replaces the rest of the prompt to ask for the answer directly (path A)."""
+    patches: Tensor | None
+    """Processed pixels of all clips, flat over patches: (patches, values of a patch)."""
+    grids: list[tuple[int, int, int] | None]
+    """Temporal, vertical and horizontal patches of each prompt's clip; None without one."""
+    valid_B: Tensor
+    """False where the clip could not be read: a blank stand-in that weighs nothing keeps the batch's shape."""
+    completions: list[list[int]] | None = None
+    """Target tokens of SFT, the end-of-turn token included; None where nothing is taught."""
+    failures: list[tuple[str, str]] = field(default_factory=list)
+    """Id and reason of each sample whose clip could not be read."""
+    features: Tensor | None = None
+    """The vision tower's output for `patches`, once a frozen tower has computed it."""
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def to(self, device: torch.device) -> Prompts:
+        """Copy with all tensors on a device."""
+        moved = {f.name: v.to(device) for f in dataclasses.fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
+        return dataclasses.replace(self, **moved)
+
+    def pin_memory(self) -> Prompts:
+        """Copy with all tensors in pinned memory."""
+        pinned = {f.name: v.pin_memory() for f in dataclasses.fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
+        return dataclasses.replace(self, **pinned)
+
+    def select(self, rows: Sequence[int]) -> Prompts:
+        """The prompts of some rows, in that order, with no more padding than they need."""
+        index = torch.as_tensor(rows, device=self.ids_BL.device)
+        length = int(self.mask_BL[index].sum(1).max())
+        sizes = [0 if grid is None else grid[0] * grid[1] * grid[2] for grid in self.grids]
+        patches = None if self.patches is None else _take(self.patches.split(sizes), rows, self.patches)
+        merged = sum(sizes) // len(self.features) if self.features is not None and len(self.features) else 1
+        features = None if self.features is None else _take(self.features.split([s // merged for s in sizes]), rows, self.features)
+        return Prompts(
+            examples=[self.examples[r] for r in rows],
+            forms=[self.forms[r] for r in rows],
+            ids_BL=self.ids_BL[index, -length:],
+            mask_BL=self.mask_BL[index, -length:],
+            positions_3BL=self.positions_3BL[:, index, -length:],
+            forks=[self.forks[r] for r in rows],
+            direct_tails=[self.direct_tails[r] for r in rows],
+            patches=patches,
+            grids=[self.grids[r] for r in rows],
+            valid_B=self.valid_B[index],
+            completions=None if self.completions is None else [self.completions[r] for r in rows],
+            features=features,
+        )
+
+
+@runtime_checkable
+class Collates(Protocol):
+    """A module that knows how examples become prompts."""
+
+    def collator(self, clips: Path, teach: bool = False, kept_clips: int = 0) -> Collator:
+        """The checkpoint's processor as a collate function; see `Collator`."""
+
+
+class PromptTooLongError(ValueError):
+    """A prompt exceeds the limit. It is never truncated: that would cut video tokens or the question."""
+
+
+@dataclass(slots=True)
+class _Clip:
+    """A processed clip."""
+
+    patches: Tensor
+    grid: tuple[int, int, int]
+    seconds_per_grid: float
+    failure: str | None = None
+
+
+class Collator:
+    """Turns examples into prompts with the checkpoint's own processor. Picklable, so that loader workers run it.
+
+    Args:
+        processor: The checkpoint's processor.
+        config: The checkpoint's configuration.
+        clips: Folder below which the examples' clips lie.
+        vision: How clips are sampled and resized.
+        max_tokens: Longest prompt that is accepted, its completion included where one is taught.
+        teach: Add the completions that SFT trains.
+        kept_clips: Processed clips that are kept in memory, by each worker, for the next epoch.
+    """
+
+    def __init__(
+        self,
+        processor: ProcessorMixin,
+        config: PretrainedConfig,
+        clips: Path,
+        vision: VisionSettings,
+        max_tokens: int,
+        teach: bool = False,
+        kept_clips: int = 0,
+    ) -> None:
+        self.processor = processor
+        self.clips = clips
+        self.vision = vision
+        self.max_tokens = max_tokens
+        self.teach = teach
+        self.kept_clips = kept_clips
+        self.video_token_id: int = config.video_token_id
+        self.tokens_per_second: float = config.vision_config.tokens_per_second
+        self.merge: int = config.vision_config.spatial_merge_size
+        self.temporal_patch: int = config.vision_config.temporal_patch_size
+        self.pad_id: int = processor.tokenizer.pad_token_id
+        self._kept: OrderedDict[tuple[str | None, float | None, float | None], _Clip] = OrderedDict()
+
+    def __call__(self, items: Sequence[tuple[Example, Form]]) -> Prompts:
+        """Collate examples, each in the form in which it is asked.
+
+        Raises:
+            PromptTooLongError: If a prompt exceeds the limit.
+            ValueError: If a sample's text holds one of the tokenizer's control tokens.
+        """
+        clips = [self._clip(example) for example, _ in items]
+        tokenizer = self.processor.tokenizer
+        completions = [completion_ids(tokenizer, *item) for item in items] if self.teach else None
+        sizes = [len(c) for c in completions] if completions else [0] * len(items)
+        rows = [self._row(*item, clip, size) for item, clip, size in zip(items, clips, sizes, strict=True)]
+        length = max(len(row[0]) for row in rows)
+        ids_BL = torch.full((len(rows), length), self.pad_id)
+        mask_BL = torch.zeros(len(rows), length, dtype=torch.bool)
+        positions_3BL = torch.zeros(3, len(rows), length, dtype=torch.long)
+        for index, (ids, positions_3L, _, _) in enumerate(rows):
+            ids_BL[index, length - len(ids) :] = torch.tensor(ids)
+            mask_BL[index, length - len(ids) :] = True
+            positions_3BL[:, index, length - len(ids) :] = positions_3L
+        read = [clip for clip in clips if clip is not None]
+        failed = [clip is not None and clip.failure is not None for clip in clips]
+        return Prompts(
+            examples=[example for example, _ in items],
+            forms=[form for _, form in items],
+            ids_BL=ids_BL,
+            mask_BL=mask_BL,
+            positions_3BL=positions_3BL,
+            forks=[row[2] for row in rows],
+            direct_tails=[row[3] for row in rows],
+            patches=torch.cat([clip.patches for clip in read]) if read else None,
+            grids=[None if clip is None else clip.grid for clip in clips],
+            valid_B=~torch.tensor(failed),
+            completions=completions,
+            failures=[(e.id, c.failure) for (e, _), c in zip(items, clips, strict=True) if c is not None and c.failure],
+        )
+
+    def _row(self, example: Example, form: Form, clip: _Clip | None, extra: int) -> tuple[list[int], Tensor, int, list[int]]:
+        """Ids, positions, fork and direct tail of one prompt."""
+        other: Form = "direct" if form == "reason" else "reason"
+        ids, other_ids = self._ids(example, form, clip), self._ids(example, other, clip)
+        fork = next(i for i, (a, b) in enumerate(zip(ids, other_ids, strict=False)) if a != b)
+        if len(ids) + extra > self.max_tokens:
+            raise PromptTooLongError(
+                f"Sample {example.id!r} has {len(ids)} prompt and {extra} completion tokens, the limit is {self.max_tokens}. Nothing "
+                "is truncated: lower vision.max_frames, vision.fps or vision.max_pixels, shorten the context, or raise max_tokens."
+            )
+        grids, seconds = ([], []) if clip is None else ([clip.grid], [clip.seconds_per_grid])
+        ids_L = torch.tensor(ids)
+        positions = prompt_positions(ids_L, self.video_token_id, grids, seconds, self.tokens_per_second, self.merge)
+        return ids, positions, fork, (ids if form == "direct" else other_ids)[fork:]
+
+    def _ids(self, example: Example, form: Form, clip: _Clip | None) -> list[int]:
+        """The chat, rendered and tokenised, with one video token per merged patch."""
+        tokenizer = self.processor.tokenizer
+        chat = messages(example, form)
+        written = chat[0]["content"][-1]["text"]  # type: ignore[index]
+        control = [token for token in tokenizer.all_special_tokens if token in written]
+        if control or VIDEO_PLACEHOLDER in written:
+            raise ValueError(f"Sample {example.id!r} holds the control token {(control or [VIDEO_PLACEHOLDER])[0]!r} in its text; remove it.")
+        ids: list[int] = tokenizer(self.processor.apply_chat_template(chat, add_generation_prompt=True)).input_ids
+        if clip is None:
+            return ids
+        frames, height, width = clip.grid
+        place = ids.index(self.video_token_id)
+        return [*ids[:place], *[self.video_token_id] * (frames * height * width // self.merge**2), *ids[place + 1 :]]
+
+    def _clip(self, example: Example) -> _Clip | None:
+        """Read and process a clip, or take it from memory; a failure comes back as a blank clip that says why."""
+        if example.clip is None:
+            return None
+        key = (example.clip, example.start, example.end)
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        if (problem := ClipRoot(self.clips).problem(example.clip)) is not None:
+            raise ValueError(f"Sample {example.id!r}: {problem}.")
+        settings = self.vision
+        try:
+            frames = read_clip(self.clips / example.clip, example.start, example.end, settings.fps, settings.max_frames, self.temporal_patch)
+            clip = self._process(frames.frames, frames.sampled_fps)
+        except ClipError as error:
+            clip = self._process(np.zeros((self.temporal_patch, 28, 28, 3), np.uint8), settings.fps)
+            clip.failure = str(error)
+        if self.kept_clips:
+            self._kept[key] = clip
+            if len(self._kept) > self.kept_clips:
+                self._kept.popitem(last=False)
+        return clip
+
+    def _process(self, frames_THWC: np.ndarray, sampled_fps: float) -> _Clip:
+        """Resize, normalise and cut into patches by the checkpoint's own video processor."""
+        size = {"shortest_edge": self.vision.min_pixels, "longest_edge": self.vision.max_pixels}
+        video = torch.from_numpy(frames_THWC).permute(0, 3, 1, 2)
+        out = self.processor.video_processor(
+            videos=[video], do_sample_frames=False, size=size, cap_pixels_per_frame=False, return_tensors="pt"
+        )
+        frames, height, width = out["video_grid_thw"][0].tolist()
+        return _Clip(out["pixel_values_videos"], (frames, height, width), self.temporal_patch / sampled_fps)
+
+
+def completion_ids(tokenizer: PreTrainedTokenizerBase, example: Example, form: Form) -> list[int]:
+    """What SFT trains: the completion of one form, closed by the end-of-turn token.
+
+    Raises:
+        ValueError: If the reason form is asked for and the sample has no rationale.
+    """
+    if form == "direct":
+        text = direct_completion(example.answer)
+    elif example.rationale is None:
+        raise ValueError(f"Sample {example.id!r} has no rationale, which SFT in the reason form needs; add one or set direct_fraction to 1.")
+    else:
+        text = reason_completion(example.rationale.strip(WHITESPACE), example.answer)
+    end: int = tokenizer.convert_tokens_to_ids(END_OF_TURN)
+    return [*tokenizer(text, add_special_tokens=False).input_ids, end]
+
+
+def _take(parts: Sequence[Tensor], rows: Sequence[int], like: Tensor) -> Tensor:
+    """Concatenate the parts of some rows."""
+    return torch.cat([parts[r] for r in rows]) if rows else like[:0]

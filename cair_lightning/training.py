@@ -1,0 +1,75 @@
+"""LightningCLI over the modules and data modules of this project."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+# Imported so that a YAML file may say `class_path: SFTModule`.
+from cair_lightning.callbacks.adaptive_kl import AdaptiveKL
+from cair_lightning.callbacks.export_policy import ExportPolicy
+from cair_lightning.callbacks.prediction_writer import PredictionWriter
+from cair_lightning.callbacks.rollout_writer import RolloutWriter
+from cair_lightning.datamodules.emoreason import (
+    EmoReasonEvaluationDataModule,
+    EmoReasonRLDataModule,
+    EmoReasonSFTDataModule,
+)
+from cair_lightning.modules.base import PolicyModule
+from cair_lightning.modules.grpo import GRPOModule
+from cair_lightning.modules.sft import SFTModule
+from cair_lightning.weighting import CognitiveLoadWeighting, CurriculumWeighting, UniformWeighting
+
+__all__ = [
+    "AdaptiveKL",
+    "CognitiveLoadWeighting",
+    "CurriculumWeighting",
+    "EmoReasonEvaluationDataModule",
+    "EmoReasonRLDataModule",
+    "EmoReasonSFTDataModule",
+    "ExportPolicy",
+    "GRPOModule",
+    "PolicyModule",
+    "PredictionWriter",
+    "RolloutWriter",
+    "SFTModule",
+    "UniformWeighting",
+    "run",
+]
+
+
+class CairCLI(LightningCLI):
+    """LightningCLI whose default loggers write CSV and TensorBoard into `trainer.default_root_dir` itself."""
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401 - LightningCLI's signature
+        """Put the default loggers in where none are configured."""
+        config = self.config_init[self.subcommand] if self.subcommand else self.config_init
+        if config.trainer.logger is None or config.trainer.logger is True:
+            folder = Path(config.trainer.default_root_dir or "runs")
+            config.trainer.logger = [CSVLogger(folder, name="", version=""), TensorBoardLogger(folder, name="", version="")]
+        return super().instantiate_trainer(**kwargs)
+
+
+def run(args: Sequence[str] | None = None) -> CairCLI:
+    """Run `fit`, `validate`, `test` or `predict`.
+
+    Args:
+        args: Command line, the subcommand first; None reads it.
+    """
+    torch.set_float32_matmul_precision("high")
+    return CairCLI(
+        LightningModule,
+        LightningDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        auto_configure_optimizers=False,
+        seed_everything_default=0,
+        save_config_kwargs={"overwrite": True},
+        args=None if args is None else list(args),
+    )

@@ -1,0 +1,1 @@
+"""Readers (a format on disk -> Example) and one LightningDataModule per data set."""

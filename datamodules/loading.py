@@ -1,0 +1,169 @@
+"""Loaders whose order depends on seed and epoch alone, that resume where they stopped and feed optimiser steps whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from cair_lightning.policies.collation import Collator, Prompts
+from cair_lightning.structures import Example, Form
+
+Key = tuple[int, Form, bool]
+"""Index of an example, the form in which it is asked, and whether it counts (False: it only fills up a batch)."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Window:
+    """One micro-batch of the window of samples that one optimiser step (or several updates of one rollout) works on."""
+
+    prompts: Prompts | None
+    """The micro-batch's prompts; in RL the whole window's with its first part and None afterwards."""
+    part: int = 0
+    parts: int = 1
+    n_targets: int = 0
+    """SFT's target tokens in the whole window on this rank."""
+
+    def to(self, device: torch.device) -> Window:
+        """Copy with all tensors on a device."""
+        return self if self.prompts is None else replace(self, prompts=self.prompts.to(device))
+
+    def pin_memory(self) -> Window:
+        """Copy with all tensors in pinned memory."""
+        return self if self.prompts is None else replace(self, prompts=self.prompts.pin_memory())
+
+
+Split = Callable[[Prompts, int], Iterator[Window]]
+
+
+def micro_batches(prompts: Prompts, parts: int) -> Iterator[Window]:
+    """SFT: a different slice of the window with every part."""
+    counted = [len(c) for c, ok in zip(prompts.completions or [], prompts.valid_B.tolist(), strict=True) if ok]
+    for part, rows in enumerate(np.array_split(np.arange(len(prompts)), parts)):
+        yield Window(prompts=prompts.select(rows.tolist()), part=part, parts=parts, n_targets=sum(counted))
+
+
+def whole_window(prompts: Prompts, parts: int) -> Iterator[Window]:
+    """RL: the whole window with the first part; the module keeps the rollout for the others."""
+    for part in range(parts):
+        yield Window(prompts=None if part else prompts, part=part, parts=parts)
+
+
+class EpochSampler(Sampler[list[Key]]):
+    """Batches of one rank in an order that depends on seed and epoch alone.
+
+    Every rank yields as many batches of the same size. Where the examples do not fill the last one, training goes
+    round to the epoch's first ones again, and evaluation repeats some with the mark that they do not count.
+
+    Args:
+        size: Number of examples.
+        batch_size: Examples of a batch on this rank.
+        shuffle: Draw a new order each epoch (training); else keep the order and mark fillers (evaluation).
+        direct_fraction: Share of the examples that is asked in the direct form, drawn anew each epoch.
+        seed: Seed of order and forms.
+        rank: This rank.
+        world_size: Number of ranks.
+    """
+
+    def __init__(
+        self, size: int, batch_size: int, shuffle: bool, direct_fraction: float = 0.0, seed: int = 0, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.size, self.batch_size, self.shuffle, self.direct_fraction = size, batch_size, shuffle, direct_fraction
+        self.seed, self.rank, self.world_size = seed, rank, world_size
+        self.epoch = 0
+        self.skip = 0
+        """Batches that are left out at the beginning of the next pass, after a resume."""
+
+    def __len__(self) -> int:
+        return -(-self.size // (self.batch_size * self.world_size))
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        rng = np.random.default_rng((self.seed, self.epoch))
+        order = rng.permutation(self.size) if self.shuffle else np.arange(self.size)
+        forms: list[Form] = ["direct" if draw < self.direct_fraction else "reason" for draw in rng.random(self.size)]
+        step = self.batch_size * self.world_size
+        for batch in range(self.skip, len(self)):
+            places = range(batch * step + self.rank * self.batch_size, batch * step + (self.rank + 1) * self.batch_size)
+            indices = [int(order[place % self.size]) for place in places]
+            counts = [self.shuffle or place < self.size for place in places]
+            yield [(i, forms[i], ok) for i, ok in zip(indices, counts, strict=True)]
+
+
+class _Examples(Dataset[tuple[Example, Form, bool]]):
+    def __init__(self, examples: Sequence[Example]) -> None:
+        self.examples = examples
+
+    def __getitem__(self, key: Key) -> tuple[Example, Form, bool]:
+        return self.examples[key[0]], key[1], key[2]
+
+
+class _Collate:
+    """Runs the collator in the worker and marks fillers as not valid."""
+
+    def __init__(self, collator: Collator) -> None:
+        self.collator = collator
+
+    def __call__(self, items: Sequence[tuple[Example, Form, bool]]) -> Prompts:
+        prompts = self.collator([(example, form) for example, form, _ in items])
+        prompts.valid_B &= torch.tensor([counts for _, _, counts in items])
+        return prompts
+
+
+class WindowLoader:
+    """Windows of collated prompts, cut into the parts that one optimiser step accumulates.
+
+    Lightning saves and restores its state with a checkpoint, so that a run that was stopped within an epoch goes on
+    with the sample it would have come to.
+
+    Args:
+        examples: The examples of one split.
+        collator: Turns them into prompts, in worker processes.
+        sampler: Their order.
+        split: How a window is cut into parts.
+        parts: Number of parts.
+        num_workers: Loader processes; 0 decodes in the main process.
+    """
+
+    def __init__(
+        self, examples: Sequence[Example], collator: Collator, sampler: EpochSampler, split: Split, parts: int = 1, num_workers: int = 0
+    ) -> None:
+        self.sampler, self.split, self.parts = sampler, split, parts
+        self.done = 0
+        self._resumed_at = 0
+        self.loader: DataLoader[Prompts] = DataLoader(
+            _Examples(examples),  # type: ignore[arg-type]
+            batch_sampler=sampler,
+            collate_fn=_Collate(collator),
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def __len__(self) -> int:
+        return len(self.sampler) * self.parts
+
+    def __iter__(self) -> Iterator[Window]:
+        self.done, self._resumed_at = self._resumed_at, 0
+        self.sampler.skip, first_part = divmod(self.done, self.parts)
+        for prompts in self.loader:
+            for window in self.split(prompts, self.parts):
+                if window.part >= first_part:
+                    self.done += 1
+                    yield window
+            first_part = 0
+        self.sampler.skip = 0
+        self.sampler.epoch += 1
+        self.done = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Epoch and micro-batches that have been handed out in it."""
+        complete = self.done == len(self)
+        return {"epoch": self.sampler.epoch + complete, "done": 0 if complete else self.done}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where a saved loader stopped."""
+        self.sampler.epoch, self._resumed_at = state["epoch"], state["done"]
