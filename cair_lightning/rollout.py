@@ -24,7 +24,7 @@ MASK_PLACEHOLDER = "it"
 """What a leaked candidate is replaced by before path B reads the masked rationale."""
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(kw_only=True)  # no slots: jsonargparse reads the defaults of an instance through vars()
 class SamplingSettings:
     """How completions are sampled."""
 
@@ -34,7 +34,7 @@ class SamplingSettings:
     temperature: float = 1.0
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(kw_only=True)  # no slots: jsonargparse reads the defaults of an instance through vars()
 class RewardSettings:
     """Eq. 5 and what the paper leaves open about it. The defaults are the paper's, made safe where it is silent."""
 

@@ -122,21 +122,21 @@ class WindowLoader:
     Args:
         examples: The examples of one split.
         collator: Turns them into prompts, in worker processes.
-        sampler: Their order.
+        order: Their order. (Lightning would probe an attribute `sampler` as that of a DataLoader.)
         split: How a window is cut into parts.
         parts: Number of parts.
         num_workers: Loader processes; 0 decodes in the main process.
     """
 
     def __init__(
-        self, examples: Sequence[Example], collator: Collator, sampler: EpochSampler, split: Split, parts: int = 1, num_workers: int = 0
+        self, examples: Sequence[Example], collator: Collator, order: EpochSampler, split: Split, parts: int = 1, num_workers: int = 0
     ) -> None:
-        self.sampler, self.split, self.parts = sampler, split, parts
+        self.order, self.split, self.parts = order, split, parts
         self.done = 0
         self._resumed_at = 0
         self.loader: DataLoader[Prompts] = DataLoader(
             _Examples(examples),  # type: ignore[arg-type]
-            batch_sampler=sampler,
+            batch_sampler=order,
             collate_fn=_Collate(collator),
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
@@ -144,26 +144,26 @@ class WindowLoader:
         )
 
     def __len__(self) -> int:
-        return len(self.sampler) * self.parts
+        return len(self.order) * self.parts
 
     def __iter__(self) -> Iterator[Window]:
         self.done, self._resumed_at = self._resumed_at, 0
-        self.sampler.skip, first_part = divmod(self.done, self.parts)
+        self.order.skip, first_part = divmod(self.done, self.parts)
         for prompts in self.loader:
             for window in self.split(prompts, self.parts):
                 if window.part >= first_part:
                     self.done += 1
                     yield window
             first_part = 0
-        self.sampler.skip = 0
-        self.sampler.epoch += 1
+        self.order.skip = 0
+        self.order.epoch += 1
         self.done = 0
 
     def state_dict(self) -> dict[str, Any]:
         """Epoch and micro-batches that have been handed out in it."""
         complete = self.done == len(self)
-        return {"epoch": self.sampler.epoch + complete, "done": 0 if complete else self.done}
+        return {"epoch": self.order.epoch + complete, "done": 0 if complete else self.done}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where a saved loader stopped."""
-        self.sampler.epoch, self._resumed_at = state["epoch"], state["done"]
+        self.order.epoch, self._resumed_at = state["epoch"], state["done"]

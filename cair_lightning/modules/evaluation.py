@@ -209,7 +209,7 @@ class EvaluationMetrics(nn.Module):
         accuracy = self.accuracy.compute()
         result = {"accuracy": accuracy.pop("accuracy"), "unparsed_rate": accuracy.pop("unparsed")}
         result |= {f"accuracy_{load}": metric.compute()["accuracy"] for load, metric in self.by_load.items()}
-        result |= {f"accuracy/{emotion}": value for emotion, value in accuracy.items() if not value.isnan()}
+        result |= {name: value for name, value in accuracy.items() if not value.isnan()}
         result |= {f"information_gain_{name}".removesuffix("_all"): metric.compute() for name, metric in self.gain.items()}
         if self.faith_f1 is not None:
             result["faith_f1"] = self.faith_f1.compute()

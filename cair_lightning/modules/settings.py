@@ -8,7 +8,7 @@ from typing import Literal
 from cair_lightning.policies.qwen import Attention
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(kw_only=True)  # no slots: jsonargparse reads the defaults of an instance through vars()
 class PolicySettings:
     """How a checkpoint is loaded."""
 
@@ -22,7 +22,7 @@ class PolicySettings:
     """Recompute layers in the backward pass instead of keeping their activations."""
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(kw_only=True)  # no slots: jsonargparse reads the defaults of an instance through vars()
 class OptimizerSettings:
     """AdamW under a cosine schedule."""
 
@@ -34,7 +34,7 @@ class OptimizerSettings:
     """Share of the steps over which the rate rises (A.1)."""
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(kw_only=True)  # no slots: jsonargparse reads the defaults of an instance through vars()
 class EvaluationSettings:
     """How samples are evaluated."""
 

@@ -27,7 +27,7 @@ VIDEO_PLACEHOLDER = "<|video_pad|>"
 END_OF_TURN = "<|im_end|>"
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(kw_only=True)  # no slots: jsonargparse reads the defaults of an instance through vars()
 class VisionSettings:
     """How a clip becomes tokens. Part of every result, since it decides what the model saw."""
 

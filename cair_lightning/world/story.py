@@ -27,7 +27,8 @@ RELATIONS = ("sister", "brother", "boss", "rival", "teacher", "neighbor", "guest
 ACTS = ("praised", "fooled", "helped", "ignored", "pushed", "thanked", "followed")
 IDLE_ACTS = ("passed", "saw", "met", "heard")
 EVENTS = ("betrayal", "trick", "threat", "gift", "habit", "loss", "twist")
-STATES = ("proud", "tired", "lonely", "busy", "hungry", "shy", "lost")
+STATES = {"proud": 0, "tired": 2, "lonely": 4}
+"""How far a state shifts an event's emotion; by an even step, so that each state fits all emotions."""
 CUES = {
     "angry": "the brows press down",
     "disgusted": "the lip curls up",
@@ -80,7 +81,7 @@ def event_of(relation: str, act: str) -> str:
 
 def felt(event: str, state: str) -> str:
     """The emotion that an event causes in somebody: a Latin square over events and states."""
-    return EMOTIONS[(EVENTS.index(event) + STATES.index(state)) % len(EMOTIONS)]
+    return EMOTIONS[(EVENTS.index(event) + STATES[state]) % len(EMOTIONS)]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -102,7 +103,7 @@ def tell(identifier: str, implicit: bool, quality: Quality, style: Style, rng: n
         rng: Source of randomness.
     """
     names = _names(style.names, rng)
-    relation, state = str(rng.choice(RELATIONS)), str(rng.choice(STATES))
+    relation, state = str(rng.choice(RELATIONS)), str(rng.choice(list(STATES)))
     act = str(rng.choice(ACTS if implicit else IDLE_ACTS))
     event = event_of(relation, act) if implicit else None
     emotion = str(rng.choice(EMOTIONS)) if event is None else felt(event, state)
