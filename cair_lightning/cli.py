@@ -1,7 +1,7 @@
 """The command `cair`.
 
-`fit`, `validate`, `test` and `predict` are LightningCLI's; `curate`, `report` and `demo` are functions with typed arguments. What a
-subcommand needs is imported when it runs, so that `cair --help` answers at once.
+`fit`, `validate`, `test` and `predict` are LightningCLI's; `curate`, `report` and `demo` are functions with typed
+arguments. What a subcommand needs is imported when it runs, so that `cair --help` answers at once.
 """
 
 from __future__ import annotations
@@ -51,12 +51,16 @@ def main(args: Sequence[str] | None = None) -> None:
     elif command in ("curate", "demo"):
         _call(command, args[1:])
     else:
-        sys.exit(f"cair: unknown command {command!r}; expected one of {', '.join((*LIGHTNING, 'curate', 'report', 'demo'))}.")
+        sys.exit(
+            f"cair: unknown command {command!r}; expected one of {', '.join((*LIGHTNING, 'curate', 'report', 'demo'))}."
+        )
 
 
 def _call(command: str, args: list[str]) -> None:
     """Run a function as a command; its arguments are those of its signature."""
     from jsonargparse import auto_cli
+
+    from cair_lightning.datamodules.emoreason import TooManySkippedError
 
     function: Callable[..., object]
     if command == "curate":
@@ -64,14 +68,16 @@ def _call(command: str, args: list[str]) -> None:
     else:
         from cair_lightning.demo import demo as function
     try:
-        print(auto_cli(function, args=args, as_positional=False))
-    except (ValueError, FileNotFoundError) as error:
+        print(auto_cli(function, args=args, as_positional=False, allow_abbrev=False))
+    except (ValueError, OSError, TooManySkippedError) as error:
         sys.exit(f"cair {command}: {error}")
 
 
 def _report(args: list[str]) -> None:
     """`cair report RUN... --out FILE`."""
-    parser = argparse.ArgumentParser("cair report", description="One self-contained HTML page: tables, figures and samples of the given runs.")
+    parser = argparse.ArgumentParser(
+        "cair report", description="One self-contained HTML page: tables, figures and samples of the given runs."
+    )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run; searched for results")
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="the page (default: report.html)")
     given = parser.parse_args(args)
@@ -79,5 +85,5 @@ def _report(args: list[str]) -> None:
 
     try:
         print(build_report(given.runs, given.out))
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"cair report: {error}")

@@ -1,11 +1,11 @@
 """Entropy-based curation (A.5): score every sample by path A, keep the most uncertain ones for stage 2."""
+# ruff: noqa: B008 - settings are defaults that nobody writes to
 
 from __future__ import annotations
 
 import json
 import math
 import os
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,10 +29,11 @@ class EntropyModule(PolicyModule):
 
     def predict_step(self, batch: Window, batch_idx: int) -> list[tuple[str, float]]:  # type: ignore[override]
         """Id and entropy in bits of every sample of a batch whose clip could be read."""
-        prompts = batch.prompts
-        assert self.policy is not None and prompts is not None
-        with self.policy.scoring():
-            entropies_B = entropy(observe(self.policy, self.policy.prefill(prompts))) / math.log(2)
+        prompts, policy = batch.prompts, self.policy
+        assert policy is not None
+        assert prompts is not None
+        with policy.scoring():
+            entropies_B = entropy(observe(policy, policy.prefill(prompts))) / math.log(2)
         return [(e.id, float(h)) for e, h, ok in zip(prompts.examples, entropies_B, prompts.valid_B, strict=True) if ok]
 
 
@@ -52,8 +53,8 @@ def curate(
 ) -> Path:
     """Score a split with a checkpoint and write its k most uncertain samples as a data set of their own.
 
-    Writes `emoreason.json` and `train.jsonl` (the k samples, the most uncertain first, each with its `entropy_bits`) and
-    `entropies.jsonl` (every sample's entropy and whether it was selected, for Fig. 7).
+    Writes `emoreason.json` and `train.jsonl` (the k samples, the most uncertain first, each with its `entropy_bits`)
+    and `entropies.jsonl` (every sample's entropy and whether it was selected, for Fig. 7).
 
     Args:
         policy: Stage 1's checkpoint.
@@ -73,15 +74,25 @@ def curate(
         `out`.
 
     Raises:
-        ValueError: If there are fewer than k samples.
+        ValueError: If there are fewer than k samples, or `out` is `root`.
+        TooManySkippedError: If too many clips cannot be read.
     """
+    root, out = Path(root), Path(out)
+    if out.resolve() == root.resolve():
+        raise ValueError(
+            f"--out {out} is the data set itself, whose manifest would be overwritten; choose another folder."
+        )
     data = EmoReasonEvaluationDataModule(root, split, batch_size, num_workers, max_skipped=max_skipped)
     examples = data.examples(split)
     _refuse_too_many(k, len(examples), root, split)
-    module = EntropyModule(policy, loading, vision, evaluation=EvaluationSettings(keyword_model=None), max_tokens=max_tokens)
-    trainer = Trainer(accelerator=accelerator, devices=1, logger=False, enable_checkpointing=False, enable_model_summary=False)
-    batches = trainer.predict(module, data) or []
-    measured: dict[str, float] = dict(pair for batch in batches for pair in batch)  # type: ignore[misc]
+    evaluation = EvaluationSettings(keyword_model=None)
+    module = EntropyModule(policy, loading, vision, evaluation=evaluation, max_tokens=max_tokens)
+    trainer = Trainer(
+        accelerator=accelerator, devices=1, logger=False, enable_checkpointing=False, enable_model_summary=False
+    )
+    measured: dict[str, float] = {}
+    for batch in trainer.predict(module, data) or []:
+        measured |= dict(batch)
     _refuse_too_many(k, len(measured), root, split)
     scored = [replace(e, entropy_bits=measured[e.id]) for e in examples if e.id in measured]
     chosen = sorted(scored, key=lambda e: -(e.entropy_bits or 0.0))[:k]
@@ -91,7 +102,10 @@ def curate(
 
 def _refuse_too_many(k: int, size: int, root: Path, split: str) -> None:
     if not 0 < k <= size:
-        raise ValueError(f"--k {k} samples were asked for, and split {split!r} of {root} has {size} that can be read; choose between 1 and {size}.")
+        raise ValueError(
+            f"--k {k} samples were asked for, and split {split!r} of {root} has {size} that can be read; "
+            f"choose between 1 and {size}."
+        )
 
 
 def _write(out: Path, clips: Path, scored: list[Example], chosen: list[Example]) -> None:
@@ -99,8 +113,7 @@ def _write(out: Path, clips: Path, scored: list[Example], chosen: list[Example])
     out.mkdir(parents=True, exist_ok=True)
     selected = {e.id for e in chosen}
     rows = [{"id": e.id, "entropy_bits": e.entropy_bits, "selected": e.id in selected} for e in scored]
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=out, prefix=".entropies", delete=False) as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows)
-    os.replace(file.name, out / "entropies.jsonl")
-    relative = Path(os.path.relpath(clips.resolve(), out.resolve()))
-    write_dataset(out, "EmoReason-RL", relative, {"train": chosen})
+    draft = out / ".entropies.jsonl"
+    draft.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    write_dataset(out, "EmoReason-RL", Path(os.path.relpath(clips.resolve(), out.resolve())), {"train": chosen})
+    os.replace(draft, out / "entropies.jsonl")

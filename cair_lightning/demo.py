@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -15,6 +17,8 @@ from cair_lightning.policies.collation import VisionSettings
 CONFIGS = Path(__file__).parent / "configs" / "demo"
 CURATED = 600
 """How many of the 3,000 training samples stage 2 sees."""
+TITLES = {"cair": "CAIR", "naive_rl": "Naive RL"}
+"""Stage-2 configurations in configs/demo and their names in tables."""
 VISION = VisionSettings(fps=2.0, max_frames=4, min_pixels=56 * 56, max_pixels=56 * 56)
 
 
@@ -44,10 +48,10 @@ def demo(out: Path = Path("runs/demo"), seed: int = 0, strategies: tuple[str, ..
     stage("curation: the most uncertain samples", lambda: _curate(out / "sft" / "policy", world, curated))
     stage("evaluate SFT", lambda: evaluate("SFT", out / "sft" / "policy", world, out / "evaluation" / "sft", seed))
     for name in strategies:
-        title = {"cair": "CAIR", "naive_rl": "Naive RL"}[name]
-        stage(f"stage 2: GRPO ({title})", lambda n=name: train(n, out / "sft" / "policy", curated, out / n, seed))
+        title = TITLES[name]
+        stage(f"stage 2: GRPO ({title})", partial(train, name, out / "sft" / "policy", curated, out / name, seed))
         target = out / "evaluation" / name
-        stage(f"evaluate {title}", lambda n=name, t=title, f=target: evaluate(t, out / n / "policy", world, f, seed))
+        stage(f"evaluate {title}", partial(evaluate, title, out / name / "policy", world, target, seed))
     folders = [out / "evaluation" / name for name in ("sft", *strategies)]
     runs = [*folders, out / "sft", *(out / name for name in strategies), curated]
     report = build_report(runs, out / "report.html")
@@ -74,7 +78,20 @@ def train(config: str, policy: Path, root: Path, folder: Path, seed: int, *extra
     last = folder / "checkpoints" / "last.ckpt"
     resume = ["--ckpt_path", str(last)] if last.exists() else []
     paths = ["--model.policy", str(policy), "--data.root", str(root), "--trainer.default_root_dir", str(folder)]
-    run(["fit", "--config", str(CONFIGS / f"{config}.yaml"), "--seed_everything", str(seed), "--data.seed", str(seed), *paths, *resume, *extra])
+    run(
+        [
+            "fit",
+            "--config",
+            str(CONFIGS / f"{config}.yaml"),
+            "--seed_everything",
+            str(seed),
+            "--data.seed",
+            str(seed),
+            *paths,
+            *resume,
+            *extra,
+        ]
+    )
 
 
 def evaluate(name: str, policy: Path, root: Path, folder: Path, seed: int) -> None:
@@ -119,8 +136,6 @@ class _Announcer:
 
 def _table(folders: list[Path]) -> Table:
     """The results as a table in the terminal."""
-    import json
-
     columns = {
         "accuracy, overt": ("accuracy_low", 100, "%"),
         "accuracy, implicit": ("accuracy_high", 100, "%"),
@@ -135,6 +150,9 @@ def _table(folders: list[Path]) -> Table:
     for folder in folders:
         content = json.loads((folder / "evaluation.json").read_text("utf-8"))
         cells = [content["metrics"].get(name) for name, _, _ in columns.values()]
-        scaled = [("-" if v is None else f"{v * scale:.{1 if scale > 1 else 2}f}{unit}") for v, (_, scale, unit) in zip(cells, columns.values(), strict=True)]
+        scaled = [
+            ("-" if v is None else f"{v * scale:.{1 if scale > 1 else 2}f}{unit}")
+            for v, (_, scale, unit) in zip(cells, columns.values(), strict=True)
+        ]
         table.add_row(content["name"], *scaled)
     return table

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,14 +14,15 @@ from torch import Tensor
 from cair_lightning.losses import AdvantageScale, Normalisation, group_advantages, token_weights
 from cair_lightning.policies.collation import Prompts
 from cair_lightning.policies.qwen import Completions, QwenVLPolicy
+from cair_lightning.policies.sampling import join_completions
 from cair_lightning.policies.tree import Branch
 from cair_lightning.rewards import LeakageLexicon, LeakagePolicy, accuracy_reward, composite_reward, mediation_rewards
 from cair_lightning.structures import Answer, Example
-from cair_lightning.verifier import Verdict, entropy, verify
+from cair_lightning.verifier import Rewrite, Verdict, entropy, join_verdicts, verify
 from cair_lightning.weighting import CognitiveLoadWeighting, Weighting
 
-MASK_PLACEHOLDER = "it"
-"""What a leaked candidate is replaced by before path B reads the masked rationale."""
+Gather = Callable[[Tensor], Tensor]
+"""Concatenates a tensor (B,) or (N,) over the ranks."""
 
 
 @dataclass(kw_only=True)  # no slots: jsonargparse reads the defaults of an instance through vars()
@@ -50,10 +51,12 @@ class RewardSettings:
     """Which R_CMR is rewarded where z names a candidate: `raw` (the paper), `masked`, or raw minus a `penalty`."""
     leakage_penalty: float = 1.0
     """What the policy `penalty` takes off, in nats."""
+    score_masked: bool = True
+    """Log R_CMR with the candidates' names masked under every leakage policy; only a z that leaks is scored twice."""
     advantage_scale: AdvantageScale = "group"
     """What advantages are divided by: the group's std (Algorithm 1, line 13), the batch's, or nothing."""
     std_floor: float = 0.1
-    """Least std to divide by: CMR is continuous, and a group whose rewards hardly differ would get full-size random advantages."""
+    """Least std to divide by: R_CMR is continuous, and rewards that hardly differ would get full-size advantages."""
     normalisation: Normalisation = "sequence"
     """How token losses are averaged: per sequence (GRPO), over all tokens (DAPO), or by a constant (Dr. GRPO)."""
 
@@ -68,7 +71,7 @@ class Rollout:
     leaked_N: Tensor
     """True where z names a candidate."""
     rewards: dict[str, Tensor]
-    """Unweighted reward parts (N,), and `total`."""
+    """Unweighted reward parts (N,), and `total`. `mediation_masked` is logged only, unless it is `mediation` itself."""
     lambda_B: Tensor
     entropy_B: Tensor
     """H(Y | X) in nats."""
@@ -114,26 +117,39 @@ def completion_logps(
 
 
 def reward(
-    examples: Sequence[Example], answers: Sequence[Answer | None], log_p_obs_N: Tensor, verdict: Verdict, leaked_N: Tensor, settings: RewardSettings
+    examples: Sequence[Example],
+    answers: Sequence[Answer | None],
+    log_p_obs_N: Tensor,
+    verdict: Verdict,
+    leaked_N: Tensor,
+    settings: RewardSettings,
 ) -> dict[str, Tensor]:
-    """The unweighted parts of eq. 5 for N completions: `accuracy`, `format`, and `mediation` where it takes part."""
+    """The unweighted parts of eq. 5 for N completions.
+
+    `accuracy`, `format`, and where mediation takes part `mediation` and, if the verdict has a rationale `masked`,
+    `mediation_masked`.
+    """
     device = log_p_obs_N.device
     wellformed_N = torch.tensor([a is not None for a in answers], device=device)
     accuracy = [accuracy_reward(a.answer if a else None, e) for e, a in zip(examples, answers, strict=True)]
     parts = {"accuracy": torch.tensor(accuracy, device=device), "format": wellformed_N.float()}
-    if settings.mediation:
-        truth = [e.candidates.index(e.answer) for e in examples]
-        masked_NY = verdict.rewritten.get("masked")
-        parts["mediation"] = mediation_rewards(
-            log_p_obs_N,
-            at_truth(verdict.log_p_int_NY, truth),
-            wellformed_N,
-            clip=settings.clip,
-            leakage=settings.leakage,
-            leaked_N=leaked_N,
-            log_p_int_masked_N=None if masked_NY is None else at_truth(masked_NY, truth),
-            penalty=settings.leakage_penalty,
-        )
+    if not settings.mediation:
+        return parts
+    truth = [e.candidates.index(e.answer) for e in examples]
+    masked_NY = verdict.rewritten.get("masked")
+    masked_N = None if masked_NY is None else at_truth(masked_NY, truth)
+    parts["mediation"] = mediation_rewards(
+        log_p_obs_N,
+        at_truth(verdict.log_p_int_NY, truth),
+        wellformed_N,
+        clip=settings.clip,
+        leakage=settings.leakage,
+        leaked_N=leaked_N,
+        log_p_int_masked_N=masked_N,
+        penalty=settings.leakage_penalty,
+    )
+    if masked_N is not None:
+        parts["mediation_masked"] = mediation_rewards(log_p_obs_N, masked_N, wellformed_N, clip=settings.clip)
     return parts
 
 
@@ -151,7 +167,7 @@ def roll_out(
     reference: QwenVLPolicy | None = None,
     generator: torch.Generator | None = None,
     progress: float = 0.0,
-    gather: Callable[[Tensor], Tensor] = lambda x: x,
+    gather: Gather = lambda x: x,
     rank: int = 0,
     prompts_per_forward: int | None = None,
     lockstep: bool = False,
@@ -173,37 +189,22 @@ def roll_out(
         lockstep: See `QwenVLPolicy.sample`.
     """
     seconds: dict[str, float] = {}
-    lexicon, group = LeakageLexicon(), sampling.group_size
-    rows = range(len(prompts))
-    chunks = [rows[i : i + (prompts_per_forward or len(rows))] for i in range(0, len(rows), prompts_per_forward or len(rows))]
+    group, size = sampling.group_size, prompts_per_forward or len(prompts)
+    chunks = [range(len(prompts))[first : first + size] for first in range(0, len(prompts), size)]
     with policy.scoring():
-        pieces = []
-        for chunk in chunks:
-            part = prompts if len(chunks) == 1 else prompts.select(chunk)
-            with stopwatch(seconds, "generate"):
-                prefix = policy.prefill(part)
-                drawn = policy.sample(prefix, group, sampling.max_new_tokens, sampling.temperature, generator, lockstep)
-            with stopwatch(seconds, "verify"):
-                examples = [e for e in part.examples for _ in range(group)]
-                masked = {"masked": lambda z, n, e=examples: lexicon.mask(z, e[n].candidates, MASK_PLACEHOLDER)}
-                verdict = verify(policy, prefix, drawn, group, masked if rewards.leakage == "masked" else None)
-            pieces.append((drawn, verdict))
-    completions, verdict = _join(pieces, policy.tokenizer.pad_token_id)
-    examples = [e for e in prompts.examples for _ in range(group)]
-    leaked = [a is not None and lexicon.leaks(a.rationale, e.candidates) for e, a in zip(examples, verdict.answers, strict=True)]
-    leaked_N = torch.tensor(leaked, device=prompts.ids_BL.device)
+        judged = _sample_and_judge(policy, prompts, chunks, sampling, rewards, generator, lockstep, seconds)
+    completions, verdict, leaked_N = judged
     log_p_obs_B = at_truth(verdict.log_p_obs_BY, [e.candidates.index(e.answer) for e in prompts.examples])
-    parts = reward(examples, verdict.answers, log_p_obs_B.repeat_interleave(group), verdict, leaked_N, rewards)
+    log_p_obs_N = log_p_obs_B.repeat_interleave(group)
+    parts = reward(_repeated(prompts, group), verdict.answers, log_p_obs_N, verdict, leaked_N, rewards)
     entropy_B = entropy(verdict.log_p_obs_BY)
     lambda_B = _weigh(weighting or CognitiveLoadWeighting(), prompts, entropy_B, progress, gather, rank)
+    lambda_N = lambda_B.repeat_interleave(group)
     parts["total"] = composite_reward(
-        parts["accuracy"], parts["format"], parts.get("mediation"), lambda_B.repeat_interleave(group), rewards.alpha, rewards.beta
+        parts["accuracy"], parts["format"], parts.get("mediation"), lambda_N, rewards.alpha, rewards.beta
     )
-    batch_std = gather(parts["total"]).std() if rewards.advantage_scale == "batch" else None
-    advantages_BG = group_advantages(parts["total"].view(-1, group), rewards.advantage_scale, rewards.std_floor, batch_std)
     valid_N = prompts.valid_B.repeat_interleave(group)
     trained_NT = completions.mask_NT & valid_N[:, None]
-    n_sequences, n_tokens = (int(gather(x).sum()) for x in (valid_N, trained_NT.sum(1)))
     result = Rollout(
         prompts=prompts,
         completions=completions,
@@ -212,8 +213,8 @@ def roll_out(
         rewards=parts,
         lambda_B=lambda_B,
         entropy_B=entropy_B,
-        advantages_N=advantages_BG.flatten(),
-        token_weights_NT=token_weights(trained_NT, rewards.normalisation, sampling.max_new_tokens, n_sequences, n_tokens),
+        advantages_N=_advantages(parts["total"], valid_N, group, rewards, gather),
+        token_weights_NT=_weigh_tokens(trained_NT, valid_N, rewards.normalisation, sampling.max_new_tokens, gather),
         seconds=seconds,
     )
     if reference is not None:
@@ -223,41 +224,82 @@ def roll_out(
     return result
 
 
-def _weigh(
-    weighting: Weighting, prompts: Prompts, entropy_B: Tensor, progress: float, gather: Callable[[Tensor], Tensor], rank: int
+def _sample_and_judge(
+    policy: QwenVLPolicy,
+    prompts: Prompts,
+    chunks: Sequence[range],
+    sampling: SamplingSettings,
+    rewards: RewardSettings,
+    generator: torch.Generator | None,
+    lockstep: bool,
+    seconds: dict[str, float],
+) -> tuple[Completions, Verdict, Tensor]:
+    """The completions, what the verifier says of them, and which rationales name a candidate."""
+    masks = rewards.mediation and (rewards.score_masked or rewards.leakage == "masked")
+    lexicon, group = LeakageLexicon(), sampling.group_size
+    parts = [prompts if len(chunks) == 1 else prompts.select(chunk) for chunk in chunks]
+    drawn, verdicts = [], []
+    for part in parts:
+        with stopwatch(seconds, "generate"):
+            prefix = policy.prefill(part)
+            drawn.append(
+                policy.sample(prefix, group, sampling.max_new_tokens, sampling.temperature, generator, lockstep)
+            )
+        with stopwatch(seconds, "verify"):
+            rewrites = {"masked": _masked(lexicon, _repeated(part, group))} if masks else None
+            verdicts.append(verify(policy, prefix, drawn[-1], group, rewrites))
+    if features := [part.features for part in parts if part.features is not None]:
+        prompts.features = torch.cat(features)  # of a frozen tower, which need not run again for the update
+    completions, verdict = join_completions(drawn, policy.tokenizer.pad_token_id), join_verdicts(verdicts)
+    both = zip(_repeated(prompts, group), verdict.answers, strict=True)
+    leaked = [a is not None and lexicon.leaks(a.rationale, e.candidates) for e, a in both]
+    leaked_N = torch.tensor(leaked, device=prompts.ids_BL.device)
+    if masks:  # a rationale that leaks nothing is its own masked one
+        masked_NY = verdict.rewritten["masked"]
+        verdict.rewritten["masked"] = torch.where(leaked_N[:, None], masked_NY, verdict.log_p_int_NY)
+    return completions, verdict, leaked_N
+
+
+def _repeated(prompts: Prompts, group: int) -> list[Example]:
+    """The example of each completion."""
+    return [example for example in prompts.examples for _ in range(group)]
+
+
+def _masked(lexicon: LeakageLexicon, examples: Sequence[Example]) -> Rewrite:
+    """Blanks the candidates' names; None where there are none."""
+
+    def rewrite(rationale: str, row: int) -> str | None:
+        candidates = examples[row].candidates
+        return lexicon.mask(rationale, candidates) if lexicon.leaks(rationale, candidates) else None
+
+    return rewrite
+
+
+def _advantages(total_N: Tensor, valid_N: Tensor, group: int, settings: RewardSettings, gather: Gather) -> Tensor:
+    """Advantages (N,). The batch's std is that of the prompts of all ranks whose clips could be read."""
+    batch_std = None
+    if settings.advantage_scale == "batch":
+        rewards = gather(total_N)[gather(valid_N)]
+        batch_std = rewards.std() if len(rewards) else rewards.new_zeros(())
+    return group_advantages(total_N.view(-1, group), settings.advantage_scale, settings.std_floor, batch_std).flatten()
+
+
+def _weigh_tokens(
+    trained_NT: Tensor, valid_N: Tensor, normalisation: Normalisation, max_new_tokens: int, gather: Gather
 ) -> Tensor:
-    """lambda of this rank's prompts, computed over the prompts of all ranks; a stand-in prompt takes no part."""
+    """Weights (N, T) over the tokens of all ranks."""
+    n_sequences, n_tokens = int(gather(valid_N).sum()), int(gather(trained_NT.sum(1)).sum())
+    return token_weights(trained_NT, normalisation, max_new_tokens, n_sequences, n_tokens)
+
+
+def _weigh(
+    weighting: Weighting, prompts: Prompts, entropy_B: Tensor, progress: float, gather: Gather, rank: int
+) -> Tensor:
+    """Lambda of this rank's prompts, computed over the prompts of all ranks; a stand-in prompt takes no part."""
     valid = gather(prompts.valid_B)
     initial = [float("nan") if e.entropy_bits is None else e.entropy_bits for e in prompts.examples]
     sizes = torch.tensor([float(len(e.candidates)) for e in prompts.examples], device=entropy_B.device)
-    initial_B = gather(torch.tensor(initial, device=entropy_B.device)) * torch.log(torch.tensor(2.0))
+    initial_B = gather(torch.tensor(initial, device=entropy_B.device)) * math.log(2)
     lambdas = torch.zeros_like(valid, dtype=entropy_B.dtype)
     lambdas[valid] = weighting(gather(entropy_B)[valid], initial_B[valid], gather(sizes).log()[valid], progress)
     return lambdas.view(-1, len(prompts))[rank]
-
-
-def _join(pieces: Sequence[tuple[Completions, Verdict]], pad_id: int) -> tuple[Completions, Verdict]:
-    """Put the chunks of a rollout together, padded to the longest completion."""
-    if len(pieces) == 1:
-        return pieces[0]
-    drawn, verdicts = [p[0] for p in pieces], [p[1] for p in pieces]
-    length = max(c.ids_NT.shape[1] for c in drawn)
-    width = max(v.log_p_obs_BY.shape[1] for v in verdicts)
-
-    def cat(tensors: list[Tensor], size: int, value: float) -> Tensor:
-        return torch.cat([torch.nn.functional.pad(t, (0, size - t.shape[1]), value=value) for t in tensors])
-
-    completions = Completions(
-        ids_NT=cat([c.ids_NT for c in drawn], length, pad_id),
-        mask_NT=cat([c.mask_NT for c in drawn], length, False),
-        logps_NT=cat([c.logps_NT for c in drawn], length, 0.0),
-        truncated_N=torch.cat([c.truncated_N for c in drawn]),
-    )
-    verdict = Verdict(
-        texts=[t for v in verdicts for t in v.texts],
-        answers=[a for v in verdicts for a in v.answers],
-        log_p_obs_BY=cat([v.log_p_obs_BY for v in verdicts], width, -torch.inf),
-        log_p_int_NY=cat([v.log_p_int_NY for v in verdicts], width, -torch.inf),
-        rewritten={k: cat([v.rewritten[k] for v in verdicts], width, -torch.inf) for k in verdicts[0].rewritten},
-    )
-    return completions, verdict

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 
 import torch
 from torch import Tensor
 
-from cair_lightning.rollout import Rollout
+from cair_lightning.rollout import Gather, Rollout
+
+EQUAL = 1e-6
+"""Rewards whose spread is smaller count as equal."""
 
 
-def rollout_statistics(rollout: Rollout, gather: Callable[[Tensor], Tensor] = lambda x: x) -> dict[str, Tensor]:
-    """Scalars by name: rewards, groups, completions, leaks, lambda, beliefs.
+def rollout_statistics(rollout: Rollout, gather: Gather = lambda x: x) -> dict[str, Tensor]:
+    """Scalars by name: rewards, groups, completions, leaks, lambda, beliefs; none where no prompt is valid.
 
     `zero_variance_groups` is the share of groups all of whose rewards are equal: they teach nothing. `truncated` is the
-    share of completions that were cut off at the limit.
+    share of completions that were cut off at the limit, `leak_rate` the share of rationales that name a candidate.
 
     Args:
         rollout: A rollout.
@@ -22,13 +25,15 @@ def rollout_statistics(rollout: Rollout, gather: Callable[[Tensor], Tensor] = la
     """
     group = rollout.group_size
     valid_B = gather(rollout.prompts.valid_B)
+    if not valid_B.any():
+        return {}
     valid_N = valid_B.repeat_interleave(group)
+    rewards = {name: gather(values_N)[valid_N].float() for name, values_N in rollout.rewards.items()}
     result: dict[str, Tensor] = {}
-    for name, values_N in rollout.rewards.items():
-        values = gather(values_N)[valid_N].float()
-        result[f"reward/{name}/mean"], result[f"reward/{name}/std"] = values.mean(), values.std()
-    spread_B = gather(rollout.rewards["total"]).view(-1, group).amax(1) - gather(rollout.rewards["total"]).view(-1, group).amin(1)
-    result["zero_variance_groups"] = (spread_B[valid_B] < 1e-6).float().mean()
+    for name, values in rewards.items():
+        result |= {f"reward/{name}/mean": values.mean(), f"reward/{name}/std": values.std()}
+    total_BG = rewards["total"].view(-1, group)
+    result["zero_variance_groups"] = (total_BG.amax(1) - total_BG.amin(1) < EQUAL).float().mean()
     lengths_N = gather(rollout.completions.mask_NT.sum(1))[valid_N].float()
     result["completion_length"] = lengths_N.mean()
     result["truncated"] = gather(rollout.completions.truncated_N)[valid_N].float().mean()
@@ -37,5 +42,5 @@ def rollout_statistics(rollout: Rollout, gather: Callable[[Tensor], Tensor] = la
         result["leak_rate"] = gather(rollout.leaked_N)[formed_N].float().mean()
     lambda_B = gather(rollout.lambda_B)[valid_B]
     result |= {"lambda/min": lambda_B.min(), "lambda/max": lambda_B.max(), "lambda/std": lambda_B.std(correction=0)}
-    result["entropy_bits"] = gather(rollout.entropy_B)[valid_B].mean() / torch.log(torch.tensor(2.0))
-    return {name: value for name, value in result.items() if not value.isnan()}
+    result["entropy_bits"] = gather(rollout.entropy_B)[valid_B].mean() / math.log(2)
+    return result

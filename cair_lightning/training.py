@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 # Imported so that a YAML file may say `class_path: SFTModule`.
 from cair_lightning.callbacks.adaptive_kl import AdaptiveKL
@@ -52,8 +54,25 @@ class CairCLI(LightningCLI):
         config = self.config_init[self.subcommand] if self.subcommand else self.config_init
         if config.trainer.logger is None or config.trainer.logger is True:
             folder = Path(config.trainer.default_root_dir or "runs")
-            config.trainer.logger = [CSVLogger(folder, name="", version=""), TensorBoardLogger(folder, name="", version="")]
+            fresh = self.subcommand == "fit" and config.ckpt_path is None
+            logger = CSVLogger(folder, name="", version="", flush_logs_every_n_steps=1)
+            if not fresh:
+                keep_rows(logger)
+            config.trainer.logger = [logger, TensorBoardLogger(folder, name="", version="")]
         return super().instantiate_trainer(**kwargs)
+
+
+@rank_zero_only
+def keep_rows(logger: CSVLogger) -> None:
+    """Make a logger add to the metrics.csv that it finds; it would delete the first half of a resumed run's curves."""
+    path = Path(logger.log_dir) / "metrics.csv"
+    if path.exists():
+        text = path.read_text("utf-8")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Experiment logs directory .* exists and is not empty")
+            writer = logger.experiment  # made now: this is what deletes the file
+        path.write_text(text, "utf-8")
+        writer.metrics_keys = text.partition("\n")[0].strip().split(",")
 
 
 def run(args: Sequence[str] | None = None) -> CairCLI:
@@ -63,6 +82,8 @@ def run(args: Sequence[str] | None = None) -> CairCLI:
         args: Command line, the subcommand first; None reads it.
     """
     torch.set_float32_matmul_precision("high")
+    warnings.filterwarnings("ignore", "LightningCLI's args parameter is intended to run from within Python")
+    complete = {"allow_abbrev": False}  # else a misspelt option may be taken for another one that it begins
     return CairCLI(
         LightningModule,
         LightningDataModule,
@@ -71,5 +92,6 @@ def run(args: Sequence[str] | None = None) -> CairCLI:
         auto_configure_optimizers=False,
         seed_everything_default=0,
         save_config_kwargs={"overwrite": True},
+        parser_kwargs=complete | {command: complete for command in ("fit", "validate", "test", "predict")},
         args=None if args is None else list(args),
     )

@@ -1,20 +1,24 @@
 """The dual-path verifier: what the model believes about y before and after it is made to accept a rationale z.
 
-Path A (observation) reads P_obs = P(Y | X) where the direct prompt asks for the answer at once. Path B (intervention) injects z
-after the reasoning prompt and reads P_int = P(Y | X, do(z)). A candidate's score is the log-likelihood of its text *and
-the closing tag* (else a label that is a prefix of another one wins); the scores are renormalised over the sample's own
-candidates. Everything is read in evaluation mode, at temperature 1, with log-softmax in float32, from one prompt computation.
+Path A (observation) reads P_obs = P(Y | X) where the direct prompt asks for the answer at once. Path B (intervention)
+injects z after the reasoning prompt and reads P_int = P(Y | X, do(z)). A candidate's score is the log-likelihood of its
+text *and the closing tag* (else a label that is a prefix of another one wins); the scores are renormalised over the
+sample's own candidates. Everything is read in evaluation mode, at temperature 1, with log-softmax in float32, from one
+prompt computation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import bisect
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-from cair_lightning.parsing import parse
+from cair_lightning.parsing import REASON_CLOSE, WHITESPACE, parse
 from cair_lightning.policies.qwen import Completions, Prefix, QwenVLPolicy
 from cair_lightning.policies.tree import PROMPT, Branch, PackedTrees
 from cair_lightning.prompts import after_rationale, direct_completion, reason_completion
@@ -40,6 +44,22 @@ class Verdict:
     """The same for rewritten rationales, by name: leaks masked, words shuffled, another sample's z."""
 
 
+def join_verdicts(parts: Sequence[Verdict]) -> Verdict:
+    """The verdicts on several batches, padded to the most candidates; each holds the same rewrites."""
+    width = max(part.log_p_obs_BY.shape[1] for part in parts)
+
+    def padded(tensors: Iterable[Tensor]) -> Tensor:
+        return torch.cat([pad(tensor, (0, width - tensor.shape[1]), value=-torch.inf) for tensor in tensors])
+
+    return Verdict(
+        texts=[text for part in parts for text in part.texts],
+        answers=[answer for part in parts for answer in part.answers],
+        log_p_obs_BY=padded(part.log_p_obs_BY for part in parts),
+        log_p_int_NY=padded(part.log_p_int_NY for part in parts),
+        rewritten={name: padded(part.rewritten[name] for part in parts) for name in parts[0].rewritten},
+    )
+
+
 def entropy(log_p_NY: Tensor) -> Tensor:
     """Shannon entropy of log-beliefs in nats (eq. 10), shape (N,). -inf entries count as probability 0; nan stays nan.
 
@@ -51,24 +71,27 @@ def entropy(log_p_NY: Tensor) -> Tensor:
 
 @torch.no_grad()
 def verify(
-    policy: QwenVLPolicy, prefix: Prefix, completions: Completions, group_size: int, rewrites: dict[str, Rewrite] | None = None
+    policy: QwenVLPolicy,
+    prefix: Prefix,
+    completions: Completions,
+    group_size: int,
+    rewrites: dict[str, Rewrite] | None = None,
 ) -> Verdict:
     """Run both paths for every completion in one forward pass over the branches of the prompts.
 
     Args:
-        policy: The model that wrote the completions; it judges itself.
-        prefix: Its prompts, already computed.
+        policy: The model that wrote the completions; it judges itself, inside its `scoring()`.
+        prefix: Its prompts in the reason form, already computed.
         completions: G completions of each prompt.
         group_size: G.
         rewrites: Further rationales to read path B with, by name.
     """
     plan = _Plan(policy, prefix)
-    rows = range(len(completions.ids_NT))
-    ids = [completions.ids(row) for row in rows]
+    ids = [completions.ids(row) for row in range(len(completions.ids_NT))]
     texts = [policy.decode(i) for i in ids]
     answers = [parse(text) for text in texts]
     observed = [plan.direct(b) for b in range(len(prefix.prompts))]
-    intervened = [None if a is None else plan.generated(n // group_size, i, a) for n, (i, a) in enumerate(zip(ids, answers, strict=True))]
+    intervened = [None if a is None else plan.generated(n // group_size, ids[n]) for n, a in enumerate(answers)]
     rewritten: dict[str, list[_Leaves | None]] = {}
     for name, rewrite in (rewrites or {}).items():
         changed = [None if a is None else rewrite(a.rationale, n) for n, a in enumerate(answers)]
@@ -93,20 +116,23 @@ def observe(policy: QwenVLPolicy, prefix: Prefix) -> Tensor:
     return plan.reader(packed, logps_M)(observed)
 
 
-def cut_rationale(policy: QwenVLPolicy, ids: Sequence[int], text: str, answer: Answer) -> tuple[int, str]:
-    """Where path B leaves the generated tokens: after the last one that lies wholly inside z.
+def cut_rationale(policy: QwenVLPolicy, ids: Sequence[int]) -> tuple[int, str]:
+    """Where path B leaves the tokens of a well-formed completion: after the last one that lies wholly inside z.
+
+    Bytes are counted, not characters: a token may end inside a character, and what is no UTF-8 has no length as text.
+    White space behind z does not belong to it.
 
     Returns:
-        How many tokens are kept, and the characters of z that they do not cover (a token may straddle z's end).
+        How many tokens are kept, and the text of z that they do not cover, where a token straddles z's end.
     """
-    end = 0
-    target = len(text[: answer.rationale_end].encode())
-    for count, token in enumerate(policy.tokenizer.convert_ids_to_tokens(list(ids))):
-        size = policy.token_bytes(token)
-        if end + size > target:
-            return count, text.encode()[end:target].decode(errors="ignore")
-        end += size
-    return len(ids), ""
+    pieces = policy.token_bytes(ids)
+    written = b"".join(pieces)
+    rationale = written[: written.index(REASON_CLOSE.encode())].rstrip(WHITESPACE.encode())
+    ends = [0, *itertools.accumulate(len(piece) for piece in pieces)]
+    kept = bisect.bisect_right(ends, len(rationale)) - 1
+    while ends[kept] < len(rationale) and rationale[ends[kept]] & 0xC0 == 0x80:  # inside a character: give it all back
+        kept -= 1
+    return kept, rationale[ends[kept] :].decode(errors="replace")
 
 
 @dataclass(slots=True)
@@ -130,21 +156,21 @@ class _Plan:
         """Path A: the prompt's shared part, the direct instruction, then each candidate."""
         tail = self._grow(row, Branch(ids=self.prompts.direct_tails[row], at=self.prompts.forks[row], scored=False))
         texts = [direct_completion(y) for y in self.prompts.examples[row].candidates]
-        return self._candidates(row, texts, tail, None)
+        return self._candidates(row, texts, tail)
 
-    def generated(self, row: int, ids: list[int], answer: Answer) -> _Leaves:
+    def generated(self, row: int, ids: list[int]) -> _Leaves:
         """Path B after the tokens that were really generated."""
-        kept, rest = cut_rationale(self.policy, ids, self.policy.decode(ids), answer)
+        kept, rest = cut_rationale(self.policy, ids)
         completion = self._grow(row, Branch(ids=ids[:kept], scored=False))
         texts = [rest + after_rationale(y) for y in self.prompts.examples[row].candidates]
-        return self._candidates(row, texts, completion, None)
+        return self._candidates(row, texts, completion)
 
     def written(self, row: int, rationale: str) -> _Leaves:
         """Path B after a rationale that is given as text."""
         texts = [reason_completion(rationale, y) for y in self.prompts.examples[row].candidates]
-        return self._candidates(row, texts, PROMPT, None)
+        return self._candidates(row, texts, PROMPT)
 
-    def _candidates(self, row: int, texts: list[str], parent: int, at: int | None) -> _Leaves:
+    def _candidates(self, row: int, texts: list[str], parent: int) -> _Leaves:
         """Tokenise context and candidate jointly, and branch where the token sequences part."""
         if (key := tuple(texts)) not in self._encoded:
             self._encoded[key] = [self.policy.encode(text) for text in texts]
@@ -153,8 +179,8 @@ class _Plan:
         while all(len(i) > common + 1 and i[common] == ids[0][common] for i in ids):
             common += 1
         if common:
-            parent, at = self._grow(row, Branch(ids=ids[0][:common], parent=parent, at=at, scored=False)), None
-        return _Leaves(row, [self._grow(row, Branch(ids=i[common:], parent=parent, at=at)) for i in ids])
+            parent = self._grow(row, Branch(ids=ids[0][:common], parent=parent, scored=False))
+        return _Leaves(row, [self._grow(row, Branch(ids=i[common:], parent=parent)) for i in ids])
 
     def _grow(self, row: int, branch: Branch) -> int:
         self.trees[row].append(branch)

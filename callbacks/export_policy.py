@@ -27,19 +27,23 @@ class ExportPolicy(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse other modules, and strategies that leave no rank with the whole model."""
         if not isinstance(pl_module, PolicyModule):
-            raise TypeError(f"ExportPolicy needs a PolicyModule, got {type(pl_module).__name__}; remove it from trainer.callbacks.")
-        if getattr(trainer.strategy, "zero_stage_3", False):
+            raise TypeError(
+                f"ExportPolicy needs a PolicyModule, got {type(pl_module).__name__}; remove it from trainer.callbacks."
+            )
+        if stage == "fit" and getattr(trainer.strategy, "zero_stage_3", False):
             raise ValueError(
-                "ExportPolicy cannot write weights that ZeRO-3 shards over the ranks. Remove it from trainer.callbacks, and turn the "
-                "checkpoint folder into one file with lightning.pytorch.utilities.deepspeed.convert_zero_checkpoint_to_fp32_state_dict."
+                "ExportPolicy cannot write weights that ZeRO-3 shards over the ranks. Remove it from "
+                "trainer.callbacks, and turn the checkpoint folder into one file with "
+                "lightning.pytorch.utilities.deepspeed.convert_zero_checkpoint_to_fp32_state_dict."
             )
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the folder."""
+        assert isinstance(pl_module, PolicyModule)
+        assert pl_module.policy is not None
+        target = Path(trainer.log_dir or ".") / self.folder  # asked of every rank: Lightning broadcasts it
         if not trainer.is_global_zero:
             return
-        assert isinstance(pl_module, PolicyModule) and pl_module.policy is not None
-        target = self.folder if self.folder.is_absolute() else Path(trainer.log_dir or trainer.default_root_dir) / self.folder
         draft, old = target.with_name(f".{target.name}.draft"), target.with_name(f".{target.name}.old")
         for leftover in (draft, old):
             shutil.rmtree(leftover, ignore_errors=True)

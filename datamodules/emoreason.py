@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lightning import LightningDataModule
 
-from cair_lightning.datamodules.loading import EpochSampler, Split, Window, WindowLoader, micro_batches, whole_window
+from cair_lightning.datamodules.loading import EpochSampler, Split, WindowLoader, micro_batches, whole_window
 from cair_lightning.datamodules.manifest import clip_path, read_dataset
 from cair_lightning.policies.collation import Collates
 from cair_lightning.structures import Example
@@ -24,7 +26,7 @@ class EmoReasonDataModule(LightningDataModule):
     """Reads splits of an EmoReason data set (a folder with `emoreason.json`); what all three uses share.
 
     A clip that is missing or cannot be decoded is skipped and counted in `skipped`, by sample id; the run is refused
-    once more than `max_skipped` of a split is.
+    once more than `max_skipped` of a split is, or all of it.
 
     Args:
         root: Folder of the data set.
@@ -36,7 +38,13 @@ class EmoReasonDataModule(LightningDataModule):
     """
 
     def __init__(
-        self, root: Path, batch_size: int = 1, num_workers: int = 2, kept_clips: int = 0, max_skipped: float = 0.01, seed: int = 0
+        self,
+        root: Path,
+        batch_size: int = 1,
+        num_workers: int = 2,
+        kept_clips: int = 0,
+        max_skipped: float = 0.01,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.root = Path(root)
@@ -45,6 +53,10 @@ class EmoReasonDataModule(LightningDataModule):
         self.clips = self.root
         self.skipped: dict[str, str] = {}
         self._examples: dict[str, list[Example]] = {}
+        self._totals: dict[str, int] = {}
+        self._skipped_in: dict[str, set[str]] = {}
+        self._training: WindowLoader | None = None
+        self._resumed: dict[str, Any] | None = None
 
     def examples(self, split: str) -> list[Example]:
         """The samples of a split whose clips exist.
@@ -55,48 +67,84 @@ class EmoReasonDataModule(LightningDataModule):
         """
         if split not in self._examples:
             manifest = read_dataset(self.root, split)
-            self.clips = manifest.clips
-            present = []
-            for example in manifest.examples:
-                if example.clip is None or clip_path(manifest.clips, example).exists():
-                    present.append(example)
-                else:
-                    self._skip(example.id, f"no such file: {example.clip}", len(manifest.examples))
+            self.clips, self._totals[split] = manifest.clips, len(manifest.examples)
+            present = [e for e in manifest.examples if e.clip is None or clip_path(manifest.clips, e).exists()]
+            kept = {e.id for e in present}
+            self._skip(split, [(e.id, f"no such file: {e.clip}") for e in manifest.examples if e.id not in kept])
             self._examples[split] = present
         return self._examples[split]
 
-    def _skip(self, identifier: str, reason: str, total: int) -> None:
-        if identifier not in self.skipped:
-            log.warning("Skipped sample %s: %s", identifier, reason)
-        self.skipped[identifier] = reason
-        if len(self.skipped) > self.max_skipped * total:
-            raise TooManySkippedError(
-                f"{len(self.skipped)} of {total} samples of {self.root} cannot be read, more than data.max_skipped = {self.max_skipped:g}. "
-                f"The last one is {identifier!r}: {reason}. Mend the clips, or raise data.max_skipped if this many are expected."
+    def _skip(self, split: str, failures: Sequence[tuple[str, str]]) -> None:
+        """Count clips of a split that cannot be read, by sample id and reason; refuse too many."""
+        seen, total = self._skipped_in.setdefault(split, set()), self._totals[split]
+        for identifier, reason in failures:
+            if identifier not in seen:
+                log.warning("Skipped sample %s: %s", identifier, reason)
+            seen.add(identifier)
+            self.skipped[identifier] = reason
+            if len(seen) > self.max_skipped * total or len(seen) == total:
+                raise TooManySkippedError(
+                    f"{len(seen)} of {total} samples in split {split!r} of {self.root} cannot be read; the largest "
+                    f"share that may be skipped is data.max_skipped = {self.max_skipped:g}, and never all. The last "
+                    f"one is {identifier!r}: {reason}. Mend the clips, or raise data.max_skipped if this many are "
+                    "expected."
+                )
+
+    def _loader(
+        self,
+        split: str,
+        shuffle: bool,
+        cut: Split,
+        parts: int = 1,
+        direct_fraction: float = 0.0,
+        teach: bool = False,
+    ) -> WindowLoader:
+        trainer = self.trainer
+        if trainer is None or not isinstance(trainer.lightning_module, Collates):
+            raise TypeError(
+                f"{type(self).__name__} collates with the module's processor; use it in a Trainer with an SFTModule, "
+                "GRPOModule or PolicyModule."
             )
-
-    def on_before_batch_transfer(self, batch: Window, dataloader_idx: int) -> Window:
-        """Count the clips that a loader process could not decode."""
-        if batch.prompts is not None:
-            total = sum(len(examples) for examples in self._examples.values())
-            for identifier, reason in batch.prompts.failures:
-                self._skip(identifier, reason, total)
-        return batch
-
-    def _loader(self, split: str, shuffle: bool, cut: Split, parts: int = 1, direct_fraction: float = 0.0, teach: bool = False) -> WindowLoader:
-        if self.trainer is None or not isinstance(self.trainer.lightning_module, Collates):
-            raise TypeError(f"{type(self).__name__} collates with the module's processor; use it in a Trainer with an SFTModule, GRPOModule or PolicyModule.")
         examples = self.examples(split)
-        collator = self.trainer.lightning_module.collator(self.clips, teach=teach, kept_clips=self.kept_clips)
-        sampler = EpochSampler(
-            len(examples), self.batch_size, shuffle, direct_fraction, self.seed, self.trainer.global_rank, self.trainer.world_size
+        collator = trainer.lightning_module.collator(self.clips, teach=teach, kept_clips=self.kept_clips)
+        order = EpochSampler(
+            len(examples),
+            self.batch_size,
+            shuffle,
+            direct_fraction,
+            self.seed,
+            trainer.global_rank,
+            trainer.world_size,
         )
-        return WindowLoader(examples, collator, sampler, cut, parts, self.num_workers)
+        return WindowLoader(examples, collator, order, cut, parts, self.num_workers, partial(self._skip, split))
+
+    def _resumable(self, loader: WindowLoader) -> WindowLoader:
+        """Keep the training loader, whose state a checkpoint holds; put it where a resumed run stood."""
+        if self._resumed is not None:
+            loader.load_state_dict(self._resumed)
+        self._training = loader
+        return loader
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the training loader stands.
+
+        Lightning saves the loader's state too, but restores it only into a loader that it has not asked for before;
+        and it has where the schedule's length follows from `max_epochs`.
+        """
+        return {} if self._training is None else self._training.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Make the next training loader go on from there."""
+        self._resumed = state or None
 
     def _parts(self) -> int:
+        """Into how many parts the trainer cuts a step."""
         parts = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
         if self.batch_size % parts:
-            raise ValueError(f"data.batch_size {self.batch_size} is not a multiple of trainer.accumulate_grad_batches {parts}, which cuts it into parts.")
+            raise ValueError(
+                "expected data.batch_size to be a multiple of trainer.accumulate_grad_batches, which cuts it into "
+                f"parts; got {self.batch_size} and {parts}."
+            )
         return parts
 
 
@@ -132,8 +180,19 @@ class EmoReasonSFTDataModule(EmoReasonDataModule):
         self.direct_fraction, self.train_split, self.val_split = direct_fraction, train_split, val_split
 
     def train_dataloader(self) -> WindowLoader:
-        """Samples in random order, each in one of the two forms."""
-        return self._loader(self.train_split, True, micro_batches, self._parts(), self.direct_fraction, teach=True)
+        """Samples in random order, each in one of the two forms.
+
+        Raises:
+            ValueError: If the reason form is to be taught and a sample has no rationale.
+        """
+        bare = [e.id for e in self.examples(self.train_split) if e.rationale is None]
+        if bare and self.direct_fraction < 1:
+            raise ValueError(
+                f"{len(bare)} samples in split {self.train_split!r} of {self.root} have no rationale, which the reason "
+                f"form needs; the first is {bare[0]!r}. Add them, or set data.direct_fraction to 1."
+            )
+        parts, direct = self._parts(), self.direct_fraction
+        return self._resumable(self._loader(self.train_split, True, micro_batches, parts, direct, teach=True))
 
     def val_dataloader(self) -> WindowLoader | list[Any]:
         """Every sample of the validation split once, in the reason form."""
@@ -169,13 +228,16 @@ class EmoReasonRLDataModule(EmoReasonDataModule):
     ) -> None:
         super().__init__(root, batch_size, num_workers, kept_clips, max_skipped, seed)
         self.train_split, self.val_split = train_split, val_split
-        self._validation = self if val_root is None else EmoReasonDataModule(val_root, batch_size, num_workers, kept_clips, max_skipped, seed)
+        self._validation: EmoReasonDataModule = self
+        if val_root is not None:
+            self._validation = EmoReasonDataModule(val_root, batch_size, num_workers, kept_clips, max_skipped, seed)
+            self._validation.skipped = self.skipped
 
     def train_dataloader(self) -> WindowLoader:
         """Prompts in random order; each window comes as often as its rollout is used."""
         module = self.trainer.lightning_module if self.trainer is not None else None
         updates: int = getattr(module, "updates_per_rollout", 1)
-        return self._loader(self.train_split, True, whole_window, self._parts() * updates)
+        return self._resumable(self._loader(self.train_split, True, whole_window, self._parts() * updates))
 
     def val_dataloader(self) -> WindowLoader | list[Any]:
         """Every sample of the validation split once."""
@@ -196,7 +258,13 @@ class EmoReasonEvaluationDataModule(EmoReasonDataModule):
     """
 
     def __init__(
-        self, root: Path, split: str = "test", batch_size: int = 8, num_workers: int = 2, kept_clips: int = 0, max_skipped: float = 0.01
+        self,
+        root: Path,
+        split: str = "test",
+        batch_size: int = 8,
+        num_workers: int = 2,
+        kept_clips: int = 0,
+        max_skipped: float = 0.01,
     ) -> None:
         super().__init__(root, batch_size, num_workers, kept_clips, max_skipped)
         self.split = split

@@ -1,4 +1,4 @@
-"""Loaders whose order depends on seed and epoch alone, that resume where they stopped and feed optimiser steps whole."""
+"""Loaders whose order depends on seed and epoch alone, that resume where they stopped and feed whole steps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from cair_lightning.policies.collation import Collator, Prompts
+from cair_lightning.policies.batch import Prompts
+from cair_lightning.policies.collation import Collator
 from cair_lightning.structures import Example, Form
 
 Key = tuple[int, Form, bool]
@@ -19,10 +20,10 @@ Key = tuple[int, Form, bool]
 
 @dataclass(slots=True, kw_only=True)
 class Window:
-    """One micro-batch of the window of samples that one optimiser step (or several updates of one rollout) works on."""
+    """One part of the window of samples that one optimiser step (or several updates of one rollout) works on."""
 
     prompts: Prompts | None
-    """The micro-batch's prompts; in RL the whole window's with its first part and None afterwards."""
+    """The part's prompts; in RL the whole window's with its first part and None afterwards."""
     part: int = 0
     parts: int = 1
     n_targets: int = 0
@@ -31,10 +32,6 @@ class Window:
     def to(self, device: torch.device) -> Window:
         """Copy with all tensors on a device."""
         return self if self.prompts is None else replace(self, prompts=self.prompts.to(device))
-
-    def pin_memory(self) -> Window:
-        """Copy with all tensors in pinned memory."""
-        return self if self.prompts is None else replace(self, prompts=self.prompts.pin_memory())
 
 
 Split = Callable[[Prompts, int], Iterator[Window]]
@@ -67,27 +64,46 @@ class EpochSampler(Sampler[list[Key]]):
         seed: Seed of order and forms.
         rank: This rank.
         world_size: Number of ranks.
+
+    Raises:
+        ValueError: If `batch_size` is below 1 or `direct_fraction` is no share.
     """
 
     def __init__(
-        self, size: int, batch_size: int, shuffle: bool, direct_fraction: float = 0.0, seed: int = 0, rank: int = 0, world_size: int = 1
+        self,
+        size: int,
+        batch_size: int,
+        shuffle: bool,
+        direct_fraction: float = 0.0,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
+        if batch_size < 1 or not 0 <= direct_fraction <= 1:
+            raise ValueError(
+                f"expected data.batch_size >= 1 and 0 <= data.direct_fraction <= 1, got {batch_size}, {direct_fraction}"
+            )
         self.size, self.batch_size, self.shuffle, self.direct_fraction = size, batch_size, shuffle, direct_fraction
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.epoch = 0
         self.skip = 0
         """Batches that are left out at the beginning of the next pass, after a resume."""
 
+    @property
+    def step(self) -> int:
+        """Examples that all ranks take together with each batch."""
+        return self.batch_size * self.world_size
+
     def __len__(self) -> int:
-        return -(-self.size // (self.batch_size * self.world_size))
+        return -(-self.size // self.step)
 
     def __iter__(self) -> Iterator[list[Key]]:
         rng = np.random.default_rng((self.seed, self.epoch))
         order = rng.permutation(self.size) if self.shuffle else np.arange(self.size)
         forms: list[Form] = ["direct" if draw < self.direct_fraction else "reason" for draw in rng.random(self.size)]
-        step = self.batch_size * self.world_size
         for batch in range(self.skip, len(self)):
-            places = range(batch * step + self.rank * self.batch_size, batch * step + (self.rank + 1) * self.batch_size)
+            first = batch * self.step + self.rank * self.batch_size
+            places = range(first, first + self.batch_size)
             indices = [int(order[place % self.size]) for place in places]
             counts = [self.shuffle or place < self.size for place in places]
             yield [(i, forms[i], ok) for i, ok in zip(indices, counts, strict=True)]
@@ -116,8 +132,8 @@ class _Collate:
 class WindowLoader:
     """Windows of collated prompts, cut into the parts that one optimiser step accumulates.
 
-    Lightning saves and restores its state with a checkpoint, so that a run that was stopped within an epoch goes on
-    with the sample it would have come to.
+    Its state belongs into a checkpoint: a run that was stopped within an epoch then goes on with the sample it would
+    have come to.
 
     Args:
         examples: The examples of one split.
@@ -126,14 +142,22 @@ class WindowLoader:
         split: How a window is cut into parts.
         parts: Number of parts.
         num_workers: Loader processes; 0 decodes in the main process.
+        refuse: Called with the failures (id, reason) of each window in the main process; it raises if there are
+            too many.
     """
 
     def __init__(
-        self, examples: Sequence[Example], collator: Collator, order: EpochSampler, split: Split, parts: int = 1, num_workers: int = 0
+        self,
+        examples: Sequence[Example],
+        collator: Collator,
+        order: EpochSampler,
+        split: Split,
+        parts: int = 1,
+        num_workers: int = 0,
+        refuse: Callable[[Sequence[tuple[str, str]]], None] = lambda failures: None,
     ) -> None:
-        self.order, self.split, self.parts = order, split, parts
-        self.done = 0
-        self._resumed_at = 0
+        self.order, self.split, self.parts, self.refuse = order, split, parts, refuse
+        self.done = self._resumed_at = 0
         self.loader: DataLoader[Prompts] = DataLoader(
             _Examples(examples),  # type: ignore[arg-type]
             batch_sampler=order,
@@ -147,23 +171,48 @@ class WindowLoader:
         return len(self.order) * self.parts
 
     def __iter__(self) -> Iterator[Window]:
+        if self.done == len(self):  # not at the end of a pass: whoever knows the length never asks for what follows it
+            self.order.epoch += 1
         self.done, self._resumed_at = self._resumed_at, 0
         self.order.skip, first_part = divmod(self.done, self.parts)
         for prompts in self.loader:
+            self.refuse(prompts.failures)
             for window in self.split(prompts, self.parts):
                 if window.part >= first_part:
                     self.done += 1
                     yield window
             first_part = 0
-        self.order.skip = 0
-        self.order.epoch += 1
-        self.done = 0
+
+    @property
+    def _iterator(self) -> object | None:
+        """The DataLoader's iterator, under the name by which Lightning stops loader processes when a run is over.
+
+        Left to the garbage collector, which clears their queues first, each of them would take five seconds to go.
+        """
+        return self.loader._iterator
+
+    @_iterator.setter
+    def _iterator(self, value: None) -> None:
+        self.loader._iterator = value
 
     def state_dict(self) -> dict[str, Any]:
-        """Epoch and micro-batches that have been handed out in it."""
+        """Epoch, parts that have been handed out in it, and the shape of a step, for which alone they mean anything."""
         complete = self.done == len(self)
-        return {"epoch": self.order.epoch + complete, "done": 0 if complete else self.done}
+        done = 0 if complete else self.done
+        return {"epoch": self.order.epoch + complete, "done": done, "parts": self.parts, "step": self.order.step}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where a saved loader stopped."""
-        self.order.epoch, self._resumed_at = state["epoch"], state["done"]
+        """Go on where a saved loader stopped.
+
+        Raises:
+            ValueError: If it stopped within an epoch and its steps were cut another way.
+        """
+        ours = (self.parts, self.order.step)
+        theirs = (state["parts"], state["step"])
+        if state["done"] and ours != theirs:
+            raise ValueError(
+                f"The checkpoint lies within an epoch whose steps had {theirs[1]} samples over all ranks in "
+                f"{theirs[0]} parts, and this run's have {ours[1]} in {ours[0]}. Resume with the same data.batch_size, "
+                "devices, trainer.accumulate_grad_batches and model.updates_per_rollout."
+            )
+        self.order.epoch, self._resumed_at, self.done = state["epoch"], state["done"], 0

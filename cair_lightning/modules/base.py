@@ -1,9 +1,10 @@
 """What both stages share: loading, optimiser and schedule, validation, test and prediction."""
+# ruff: noqa: B008 - settings are defaults that nobody writes to
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,14 +55,17 @@ class PolicyModule(LightningModule):
         self.emotions, self.max_tokens = list(emotions), max_tokens
         self.policy: QwenVLPolicy | None = None
         self.metrics = EvaluationMetrics(self.emotions, evaluation.keyword_model)
+        self.last_metrics: dict[str, float] = {}
+        """What the last validation or test measured; nan where it saw nothing to measure."""
         self._stranger: str | None = None
+        self._parts_sum: Tensor | None = None
 
     # ------------------------------------------------------------------------------------------------------- loading
 
     def configure_model(self) -> None:
         """Load the checkpoint; Lightning calls this more than once, inside the strategy's own context."""
         if self.policy is None:
-            self.policy = load_policy(self.policy_path, self.loading, self.trainer if self._trainer is not None else None)
+            self.policy = load_policy(self.policy_path, self.loading, self._trainer)
             self.policy.train()
 
     def collator(self, clips: Path, teach: bool = False, kept_clips: int = 0) -> Collator:
@@ -69,49 +73,83 @@ class PolicyModule(LightningModule):
         from transformers import AutoConfig, AutoProcessor
 
         folder = base_folder(self.policy_path)
-        config, processor = AutoConfig.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+        config = AutoConfig.from_pretrained(folder)
+        processor = AutoProcessor.from_pretrained(folder)  # type: ignore[no-untyped-call]
         return Collator(processor, config, clips, self.vision, self.max_tokens, teach, kept_clips)
 
     def settings(self) -> dict[str, Any]:
         """Everything that decides what a result means; written next to every result."""
-        return {**asdict(self.vision), **asdict(self.evaluation), "max_tokens": self.max_tokens, "dtype": self.loading.dtype}
+        own = {"max_tokens": self.max_tokens, "dtype": self.loading.dtype}
+        return {**asdict(self.vision), **asdict(self.evaluation), **own}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Remember which checkpoint this one was trained from, and how clips were seen."""
-        checkpoint["cair"] = {"policy": str(base_folder(self.policy_path)), "vision": asdict(self.vision)}
+        checkpoint["cair"] = {"policy": base_folder(self.policy_path), "vision": asdict(self.vision)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the weights of another model with a message that names the first difference."""
-        refuse_other_model(self.state_dict(), checkpoint["state_dict"], self.policy_path)
+        if "state_dict" in checkpoint:  # DeepSpeed keeps the weights elsewhere and compares them itself
+            refuse_other_model(self.state_dict(), checkpoint["state_dict"], self.policy_path)
 
     # ------------------------------------------------------------------------------------------------------ optimiser
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning's own type is a union of eight shapes
         """AdamW with linear warm-up and cosine decay to 0, both per step."""
         settings = self.optimizer_settings
-        trained = [p for p in self.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(trained, settings.learning_rate, settings.betas, weight_decay=settings.weight_decay)
-        steps = int(self.trainer.estimated_stepping_batches)
+        optimizer = torch.optim.AdamW(
+            [p for p in self.parameters() if p.requires_grad],
+            settings.learning_rate,
+            settings.betas,
+            weight_decay=settings.weight_decay,
+        )
+        steps = self.total_steps()
         rate = warmup_cosine(steps, max(1, round(settings.warmup * steps)))
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def total_steps(self) -> int:
+        """Optimiser steps of the whole run.
+
+        Raises:
+            ValueError: If the run has no end, which the schedule needs.
+        """
+        steps = self.trainer.estimated_stepping_batches
+        if math.isinf(steps):
+            raise ValueError("The learning rate decays to the end of the run: set trainer.max_steps or max_epochs.")
+        return max(1, int(steps))
+
+    def add_up(self, values: Tensor, last: bool) -> Tensor | None:
+        """Sum of a vector over the parts of an optimiser step and over the ranks; None before its last part."""
+        self._parts_sum = values if self._parts_sum is None else self._parts_sum + values
+        if not last:
+            return None
+        total, self._parts_sum = self.global_sum(self._parts_sum), None
+        return total
+
+    def global_sum(self, value: Tensor) -> Tensor:
+        """Sum of a tensor over the ranks."""
+        total: Tensor = self.trainer.strategy.reduce(value.clone(), reduce_op="sum")  # it adds up in place
+        return total
 
     # ----------------------------------------------------------------------------------------------------- evaluation
 
     def predict_step(self, batch: Window, batch_idx: int) -> list[Prediction]:
         """Answer, rationale, both beliefs, controls and rewards of every sample of a batch."""
-        assert self.policy is not None and batch.prompts is not None
+        assert self.policy is not None
+        assert batch.prompts is not None
         predictions = predict(self.policy, batch.prompts, self.evaluation, self._stranger)
-        self._stranger = next((p.answer.rationale for p in predictions if p.answer is not None), self._stranger)
+        self._stranger = next((p.rationale for p in predictions if p.rationale is not None), self._stranger)
         return predictions
 
-    def test_step(self, batch: Window, batch_idx: int) -> list[Prediction]:
-        """Predict and take the predictions into the metrics."""
+    def test_step(self, batch: Window, batch_idx: int) -> dict[str, list[Prediction]]:
+        """Predict and take the `predictions` into the metrics."""
         predictions = self.predict_step(batch, batch_idx)
         self.metrics.update(predictions)
-        return predictions
+        return {"predictions": predictions}
 
-    validation_step = test_step
+    def validation_step(self, batch: Window, batch_idx: int) -> dict[str, list[Prediction]]:
+        """As `test_step`."""
+        return self.test_step(batch, batch_idx)
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics as `val/...`."""
@@ -125,29 +163,25 @@ class PolicyModule(LightningModule):
         self.last_metrics = self.metrics.compute()
         self.metrics.reset()
         self._stranger = None
-        known = {f"{prefix}/{name}": value for name, value in self.last_metrics.items() if not math.isnan(value)}
-        self.log_dict(known, sync_dist=False, rank_zero_only=False)
+        self.log_numbers({f"{prefix}/{name}": v for name, v in self.last_metrics.items() if not math.isnan(v)})
 
-    def _global_sum(self, value: Tensor) -> Tensor:
-        """Sum of a scalar over the ranks."""
-        total: Tensor = self.trainer.strategy.reduce(value, reduce_op="sum")
-        return total
+    def log_numbers(self, numbers: dict[str, float]) -> None:
+        """Log what is the same on all ranks; as float32, for under bf16-true Lightning would round them to bfloat16."""
+        self.log_dict({name: torch.tensor(v, dtype=torch.float32) for name, v in numbers.items()}, batch_size=1)
 
 
-class warmup_cosine:  # noqa: N801 - reads as the function it is; a class, so that the schedule pickles
-    """Factor of the learning rate: linear from 0 over `warmup` steps, then half a cosine down to 0.
+def warmup_cosine(steps: int, warmup: int) -> Callable[[int], float]:
+    """Factor of the learning rate at each step: linear up to 1 over `warmup` steps, then half a cosine down to 0.
 
     >>> rate = warmup_cosine(steps=110, warmup=10)
     >>> [round(rate(step), 2) for step in (0, 4, 9, 10, 60, 110)]
     [0.1, 0.5, 1.0, 1.0, 0.5, 0.0]
     """
 
-    def __init__(self, steps: int, warmup: int) -> None:
-        self.steps, self.warmup = steps, warmup
-
-    def __call__(self, step: int) -> float:
-        """The factor at a step, counted from 0."""
-        if step < self.warmup:
-            return (step + 1) / self.warmup
-        done = (step - self.warmup) / max(1, self.steps - self.warmup)
+    def rate(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        done = (step - warmup) / max(1, steps - warmup)
         return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+    return rate

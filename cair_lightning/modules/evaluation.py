@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
+from torchmetrics import MeanMetric, Metric
 
 from cair_lightning.metrics import (
     BeliefCalibration,
@@ -22,14 +23,18 @@ from cair_lightning.metrics import (
     RougeL,
 )
 from cair_lightning.modules.settings import EvaluationSettings
-from cair_lightning.policies.collation import Prompts
+from cair_lightning.parsing import parse
+from cair_lightning.policies.batch import Prompts
 from cair_lightning.policies.qwen import QwenVLPolicy
 from cair_lightning.rewards import LeakageLexicon, accuracy_reward, same_answer
-from cair_lightning.structures import Answer, Example
+from cair_lightning.structures import Answer, Example, Load
 from cair_lightning.verifier import Rewrite, Verdict, verify
 
 OTHER = "other"
 """Emotion category of samples that have none."""
+LOADS: tuple[Load, ...] = ("low", "high")
+CONTROLS = ("masked", "shuffled", "other")
+"""Rationales that path B reads instead of z: its leaks blanked, its words in random order, another sample's."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -44,8 +49,13 @@ class Prediction:
     p_int: list[float] | None
     """None where there is no z."""
     controls: dict[str, list[float] | None]
-    """P(Y | X, do(z')) for the rewritten rationales `shuffled` and `other`, and `masked` (leaks blanked)."""
+    """P(Y | X, do(z')) for the rewritten rationales of `CONTROLS`; None where there is no z or z'."""
     leaked: bool
+
+    @property
+    def rationale(self) -> str | None:
+        """z; None where the completion is malformed."""
+        return None if self.answer is None else self.answer.rationale
 
     @property
     def correct(self) -> bool | None:
@@ -84,7 +94,9 @@ def entropy_bits(p: Sequence[float]) -> float:
     return float(sum(-x * np.log2(x) for x in p if x > 0))
 
 
-def predict(policy: QwenVLPolicy, prompts: Prompts, settings: EvaluationSettings, stranger: str | None = None) -> list[Prediction]:
+def predict(
+    policy: QwenVLPolicy, prompts: Prompts, settings: EvaluationSettings, stranger: str | None = None
+) -> list[Prediction]:
     """Answer each prompt once and read both paths; samples whose clip could not be read are left out.
 
     Args:
@@ -93,19 +105,16 @@ def predict(policy: QwenVLPolicy, prompts: Prompts, settings: EvaluationSettings
         settings: How to sample.
         stranger: A rationale from an earlier batch, the control of a batch that has no other one.
     """
-    lexicon = LeakageLexicon()
+    lexicon, examples = LeakageLexicon(), prompts.examples
+    rewrites: dict[str, Rewrite] = {"masked": lambda z, n: lexicon.mask(z, examples[n].candidates)}
     with policy.scoring():
         prefix = policy.prefill(prompts)
         completions = policy.sample(prefix, 1, settings.max_new_tokens, settings.temperature)
-        rewrites: dict[str, Rewrite] = {"masked": lambda z, n: lexicon.mask(z, prompts.examples[n].candidates)}
         if settings.controls:
-            rewrites |= {"shuffled": lambda z, n: shuffled(z, prompts.examples[n].id)}
+            answers = [parse(policy.decode(completions.ids(n))) for n in range(len(prompts))]
+            others = other_rationales(answers, prompts.valid_B.tolist(), stranger)
+            rewrites |= {"shuffled": lambda z, n: shuffled(z, examples[n].id), "other": lambda _, n: others[n]}
         verdict = verify(policy, prefix, completions, 1, rewrites)
-        if settings.controls:
-            others = _others(verdict.answers, stranger)
-            verdict.rewritten["other"] = verify(
-                policy, prefix, completions, 1, {"other": lambda _, n: others[n]}
-            ).rewritten["other"]
     return [_prediction(prompts, verdict, n, lexicon) for n in range(len(prompts)) if prompts.valid_B[n]]
 
 
@@ -115,9 +124,17 @@ def shuffled(rationale: str, seed: str) -> str:
     return " ".join(rng.permutation(rationale.split()))
 
 
-def _others(answers: Sequence[Answer | None], stranger: str | None) -> list[str | None]:
-    """For each sample the rationale of the next well-formed one, round the batch; `stranger` where that is its own."""
-    formed = [n for n, a in enumerate(answers) if a is not None]
+def other_rationales(
+    answers: Sequence[Answer | None], valid: Sequence[bool], stranger: str | None = None
+) -> list[str | None]:
+    """For each sample the rationale of the next well-formed one, round the batch.
+
+    Args:
+        answers: The batch's answers.
+        valid: False for fillers, which may be copies of a sample, and for samples whose clip could not be read.
+        stranger: What a sample gets that is the only well-formed one.
+    """
+    formed = [n for n, (a, ok) in enumerate(zip(answers, valid, strict=True)) if a is not None and ok]
     following = dict(zip(formed, [*formed[1:], *formed[:1]], strict=True))
     chosen = [answers[m] if (m := following.get(n, n)) != n else None for n in range(len(answers))]
     return [stranger if a is None else a.rationale for a in chosen]
@@ -153,76 +170,91 @@ class EvaluationMetrics(nn.Module):
     def __init__(self, emotions: Sequence[str], keyword_model: str | None) -> None:
         super().__init__()
         self.accuracy = EmotionAccuracy([*emotions, OTHER])
-        self.by_load = nn.ModuleDict({load: EmotionAccuracy([*emotions, OTHER]) for load in ("low", "high")})
-        self.gain = nn.ModuleDict({name: InformationGain() for name in ("all", "low", "high", "masked", "shuffled", "other")})
+        self.by_load = {load: EmotionAccuracy([*emotions, OTHER]) for load in LOADS}
+        self.gain = {name: InformationGain() for name in ("all", *LOADS, *CONTROLS)}
         self.faith_f1 = None if keyword_model is None else FaithF1(KeywordExtractor(keyword_model))
         self.rouge_l = RougeL()
         self.leak_rate = LeakRate()
         self.log_ratio = LogRatio()
         self.log_ratio_masked = LogRatio()
-        self.calibration = nn.ModuleDict({"obs": BeliefCalibration(), "int": BeliefCalibration()})
+        self.calibration = {"obs": BeliefCalibration(), "int": BeliefCalibration()}
         self.stability = InterquartileRange(scale=100.0)
-        self.rewards = nn.ModuleDict({name: MeanMetric() for name in ("accuracy", "format")})
+        self.accuracy_reward, self.format_rate = MeanMetric(), MeanMetric()
+        # The dictionaries are plain, so that they keep their types; registered here, their metrics follow the device.
+        self.grouped = nn.ModuleList([*self.by_load.values(), *self.gain.values(), *self.calibration.values()])
 
     def update(self, predictions: Sequence[Prediction]) -> None:
         """Take in predictions. Samples without z count as misses; measures of z pass them over."""
-        correct = [p.correct for p in predictions]
-        emotions = [p.example.emotion or OTHER for p in predictions]
-        self.accuracy.update(correct, emotions)
-        for load, metric in self.by_load.items():
-            chosen = [i for i, p in enumerate(predictions) if p.example.load == load]
-            metric.update([correct[i] for i in chosen], [emotions[i] for i in chosen])
+        for metric, chosen in ((self.accuracy, predictions), *self._of_loads(predictions)):
+            metric.update([p.correct for p in chosen], [p.example.emotion or OTHER for p in chosen])
+        # Explicit types throughout: under bf16-true precision Lightning makes bfloat16 the default type.
+        rewards = [p.rewards() for p in predictions]
+        self.accuracy_reward.update(torch.tensor([r["accuracy"] for r in rewards], dtype=torch.float32))
+        self.format_rate.update(torch.tensor([r["format"] for r in rewards], dtype=torch.float32))
         self._update_text(predictions)
-        self._update_beliefs(predictions)
+        self._update_beliefs([p for p in predictions if p.p_int is not None])
+        self.calibration["obs"].update([_vector(p.p_obs) for p in predictions], [p.truth for p in predictions])
+
+    def _of_loads(self, predictions: Sequence[Prediction]) -> list[tuple[EmotionAccuracy, Sequence[Prediction]]]:
+        return [(m, [p for p in predictions if p.example.load == load]) for load, m in self.by_load.items()]
 
     def _update_text(self, predictions: Sequence[Prediction]) -> None:
-        keyed = [p for p in predictions if p.example.keywords]
-        if self.faith_f1 is not None and keyed:
-            self.faith_f1.update([p.answer and p.answer.rationale for p in keyed], [p.example.keywords or [] for p in keyed])
-        explained = [p for p in predictions if p.example.rationale]
-        self.rouge_l.update([p.answer and p.answer.rationale for p in explained], [p.example.rationale or "" for p in explained])
+        if self.faith_f1 is not None:
+            keyed = [(p.rationale, p.example.keywords) for p in predictions if p.example.keywords]
+            self.faith_f1.update([z for z, _ in keyed], [keywords for _, keywords in keyed])
+        explained = [(p.rationale, p.example.rationale) for p in predictions if p.example.rationale]
+        self.rouge_l.update([z for z, _ in explained], [reference for _, reference in explained])
         self.leak_rate.update([p.leaked for p in predictions if p.answer is not None])
-        for name, metric in self.rewards.items():
-            metric.update(torch.tensor([p.rewards()[name] or 0.0 for p in predictions]))
 
-    def _update_beliefs(self, predictions: Sequence[Prediction]) -> None:
-        formed = [p for p in predictions if p.p_int is not None]
-        obs, posterior = [torch.tensor(p.p_obs) for p in formed], [torch.tensor(p.p_int) for p in formed]
+    def _update_beliefs(self, formed: Sequence[Prediction]) -> None:
+        obs, posterior = [_vector(p.p_obs) for p in formed], [_vector(p.p_int or []) for p in formed]
         truths = [p.truth for p in formed]
-        self.gain["all"].update(obs, posterior)
-        for load in ("low", "high"):
-            chosen = [i for i, p in enumerate(formed) if p.example.load == load]
-            self.gain[load].update([obs[i] for i in chosen], [posterior[i] for i in chosen])
-        for name in ("masked", "shuffled", "other"):
-            known = [i for i, p in enumerate(formed) if p.controls.get(name) is not None]
-            changed = [torch.tensor(formed[i].controls[name]) for i in known]
-            self.gain[name].update([obs[i] for i in known], changed)
+        for name in ("all", *LOADS):
+            chosen = [i for i, p in enumerate(formed) if name in ("all", p.example.load)]
+            self.gain[name].update([obs[i] for i in chosen], [posterior[i] for i in chosen])
+        for name in CONTROLS:
+            changed = {i: _vector(p) for i, f in enumerate(formed) if (p := f.controls.get(name)) is not None}
+            self.gain[name].update([obs[i] for i in changed], list(changed.values()))
             if name == "masked":
-                self.log_ratio_masked.update([obs[i] for i in known], changed, [truths[i] for i in known])
+                self.log_ratio_masked.update(
+                    [obs[i] for i in changed], list(changed.values()), [truths[i] for i in changed]
+                )
         self.log_ratio.update(obs, posterior, truths)
-        self.stability.update(torch.tensor([p.p_int[p.truth] for p in formed if p.p_int is not None]))
-        self.calibration["obs"].update([torch.tensor(p.p_obs) for p in predictions], [p.truth for p in predictions])
         self.calibration["int"].update(posterior, truths)
+        self.stability.update([float(p[y]) for p, y in zip(posterior, truths, strict=True)])
 
     def compute(self) -> dict[str, float]:
-        """All measures by name: rates between 0 and 1, information gains in bits, log-ratios and NLL in nats, IQR in points."""
+        """All measures by name; nan where nothing was seen.
+
+        Rates lie between 0 and 1, information gains are in bits, log-ratios and NLL in nats, the IQR in points.
+        """
         accuracy = self.accuracy.compute()
         result = {"accuracy": accuracy.pop("accuracy"), "unparsed_rate": accuracy.pop("unparsed")}
         result |= {f"accuracy_{load}": metric.compute()["accuracy"] for load, metric in self.by_load.items()}
         result |= {name: value for name, value in accuracy.items() if not value.isnan()}
-        result |= {f"information_gain_{name}".removesuffix("_all"): metric.compute() for name, metric in self.gain.items()}
+        result |= {f"information_gain_{name}".removesuffix("_all"): m.compute() for name, m in self.gain.items()}
         if self.faith_f1 is not None:
             result["faith_f1"] = self.faith_f1.compute()
         result |= {"rouge_l": self.rouge_l.compute(), "leak_rate": self.leak_rate.compute()}
         result |= {"log_ratio": self.log_ratio.compute(), "log_ratio_masked": self.log_ratio_masked.compute()}
         for path, metric in self.calibration.items():
             result |= {f"{name}_{path}": value for name, value in metric.compute().items()}
-        result |= {"iqr": self.stability.compute()}
-        result |= {f"{name}_rate" if name == "format" else f"{name}_reward": m.compute() for name, m in self.rewards.items()}
+        result["iqr"] = self.stability.compute()
+        result |= {"accuracy_reward": self.accuracy_reward.compute(), "format_rate": self.format_rate.compute()}
         return {name: float(value) for name, value in result.items()}
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Follow the module to a device and keep the types: bf16-true precision would turn float64 sums to bfloat16."""
+        device = fn(torch.zeros(1)).device
+        moved: Self = super()._apply(lambda tensor: tensor.to(device), recurse)  # type: ignore[no-untyped-call]
+        return moved
 
     def reset(self) -> None:
         """Forget what was seen."""
         for module in self.modules():
-            if module is not self and hasattr(module, "reset"):
+            if isinstance(module, Metric):
                 module.reset()
+
+
+def _vector(p: Sequence[float]) -> Tensor:
+    return torch.tensor(p, dtype=torch.float64)

@@ -1,4 +1,5 @@
 """Stage 2: GRPO with the dual-path verifier (Algorithm 1)."""
+# ruff: noqa: B008 - settings are defaults that nobody writes to
 
 from __future__ import annotations
 
@@ -12,7 +13,9 @@ from torch import Tensor
 from cair_lightning.losses import grpo_loss
 from cair_lightning.modules.base import BASIC_EMOTIONS, PolicyModule
 from cair_lightning.modules.loading import fingerprint, load_policy
+from cair_lightning.modules.rollout_state import rollout_from_plain, rollouts_of_all_ranks
 from cair_lightning.modules.settings import EvaluationSettings, OptimizerSettings, PolicySettings
+from cair_lightning.policies.batch import Prompts
 from cair_lightning.policies.collation import VisionSettings
 from cair_lightning.policies.qwen import QwenVLPolicy
 from cair_lightning.rollout import RewardSettings, Rollout, SamplingSettings, completion_logps, roll_out
@@ -22,15 +25,17 @@ from cair_lightning.weighting import CognitiveLoadWeighting, Weighting
 if TYPE_CHECKING:
     from cair_lightning.datamodules.loading import Window
 
+REFERENCE = "reference."
+
 
 class GRPOModule(PolicyModule):
     """Maximise E[ratio * A - eta * KL(pi || pi_ref)] over groups of completions that the policy itself judges.
 
-    `policy` is stage 1's checkpoint; it is both where training starts and the frozen reference, also after a resume. One
-    rollout serves `updates_per_rollout` optimiser steps; on policy (1, the default) the ratio is exactly 1.
+    `policy` is stage 1's checkpoint; it is both where training starts and the frozen reference, also after a resume.
+    One rollout serves `updates_per_rollout` optimiser steps; on policy (1, the default) the ratio is exactly 1.
 
-    What differs from the paper: R_CMR is clipped and malformed completions get its floor, and the std that divides the
-    advantages has a floor (see `RewardSettings`, docs/decisions.md).
+    What differs from the paper: R_CMR is clipped and malformed completions get its floor, and the std that divides
+    the advantages has a floor (see `RewardSettings` and docs/decisions.md).
 
     Args:
         policy: See `PolicyModule`; stage 1's checkpoint.
@@ -48,6 +53,9 @@ class GRPOModule(PolicyModule):
         evaluation: See `PolicyModule`.
         emotions: See `PolicyModule`.
         max_tokens: See `PolicyModule`.
+
+    Raises:
+        ValueError: If `eta` is negative or `updates_per_rollout` below 1.
     """
 
     def __init__(
@@ -68,30 +76,45 @@ class GRPOModule(PolicyModule):
         max_tokens: int = 4096,
     ) -> None:
         super().__init__(policy, loading, vision, optimizer, evaluation, emotions, max_tokens)
+        if eta < 0 or updates_per_rollout < 1:
+            raise ValueError(
+                f"expected model.eta >= 0 and model.updates_per_rollout >= 1, got {eta} and {updates_per_rollout}"
+            )
         self.eta, self.clip, self.updates_per_rollout, self.seed = eta, clip, updates_per_rollout, seed
         self.sampling, self.rewards, self.weighting = sampling, rewards, weighting
         self.reference: QwenVLPolicy | None = None
         self.rollout: Rollout | None = None
         """The rollout that is being trained on."""
         self.last_kl: float | None = None
-        """KL(pi || pi_ref) of the last step, nats per token, over all ranks."""
-        self._update_started = 0.0
+        """KL(pi || pi_ref) of the last optimiser step, nats per token, over all its parts and ranks."""
+        self._unfinished = False
+        self._resumed: dict[str, Any] | None = None
+        self._reference_mark: str | None = None
+        self._part_started = self._update_seconds = 0.0
 
     def configure_model(self) -> None:
         """Load the policy, and for training with a KL term the same weights again as the frozen reference."""
         super().configure_model()
-        if self.reference is None and self.eta > 0 and self._trainer is not None and self.trainer.training:
+        training = self._trainer is not None and self.trainer.training
+        if self.reference is None and self.eta > 0 and training:
             self.reference = load_policy(self.policy_path, self.loading, self.trainer).eval().requires_grad_(False)
+
+    def on_train_start(self) -> None:
+        """Take up the rollout that the run was stopped in."""
+        if self._resumed is not None:
+            self.rollout, self._resumed = rollout_from_plain(self._resumed, self.device), None
 
     # ------------------------------------------------------------------------------------------------------- training
 
     def training_step(self, batch: Window, batch_idx: int) -> Tensor:
         """Loss of one part of a rollout; the first part brings the prompts, from which the rollout is made."""
         if batch.prompts is not None:
-            self.rollout = self._roll_out(batch)
+            self.rollout = self._roll_out(batch.prompts)
         rollout, policy = self.rollout, self.policy
-        assert rollout is not None and policy is not None
-        self._update_started = time.perf_counter()
+        assert rollout is not None
+        assert policy is not None
+        self._unfinished = batch.part + 1 < batch.parts
+        self._part_started = time.perf_counter()
         traversal, part = divmod(batch.part, self.trainer.accumulate_grad_batches)
         rows = self._rows(part)
         each = slice(rows[0] * rollout.group_size, (rows[-1] + 1) * rollout.group_size)
@@ -104,32 +127,34 @@ class GRPOModule(PolicyModule):
             old_logps_NT = rollout.old_logps_NT[each]
         ref_logps_NT = None if rollout.ref_logps_NT is None else rollout.ref_logps_NT[each]
         advantages_N, weights_NT = rollout.advantages_N[each], rollout.token_weights_NT[each]
-        loss, statistics = grpo_loss(logps_NT, old_logps_NT, advantages_N, weights_NT, ref_logps_NT, self.eta, self.clip)
-        self._log_update(statistics, loss)
+        loss, statistics = grpo_loss(
+            logps_NT, old_logps_NT, advantages_N, weights_NT, ref_logps_NT, self.eta, self.clip
+        )
+        self._log_update(loss.detach(), weights_NT.sum(), statistics, last=self._steps_after(batch))
         # The sum over parts and ranks is the step's loss; Lightning divides by the parts, DDP by the ranks.
         return loss * self.trainer.accumulate_grad_batches * self.trainer.world_size
 
-    def _roll_out(self, batch: Window) -> Rollout:
+    def _roll_out(self, prompts: Prompts) -> Rollout:
         """Lines 2 to 14 of Algorithm 1 for this rank's prompts of the step."""
-        assert self.policy is not None and batch.prompts is not None
-        generator = torch.Generator(self.device).manual_seed(self._draw_seed())
+        assert self.policy is not None
         rollout = roll_out(
             self.policy,
-            batch.prompts,
+            prompts,
             self.sampling,
             self.rewards,
             self.weighting,
             self.reference,
-            generator,
-            progress=self.global_step / max(1, int(self.trainer.estimated_stepping_batches)),
+            torch.Generator(self.device).manual_seed(self._draw_seed()),
+            progress=min(1.0, self.global_step / self.total_steps()),
             gather=self._gather,
             rank=self.global_rank,
-            prompts_per_forward=max(1, len(batch.prompts) // self.trainer.accumulate_grad_batches),
+            prompts_per_forward=max(1, len(prompts) // self.trainer.accumulate_grad_batches),
             lockstep=bool(getattr(self.trainer.strategy, "zero_stage_3", False)),
         )
-        values = rollout_statistics(rollout, self._gather)
-        self.log_dict({f"train/{name}": value for name, value in values.items()}, batch_size=len(batch.prompts))
-        self.log_dict({f"train/seconds/{phase}": value for phase, value in rollout.seconds.items()}, batch_size=1)
+        if self._gather(prompts.valid_B).any():  # else no clip of the step could be read
+            values = rollout_statistics(rollout, self._gather)
+            self.log_dict({f"train/{name}": value for name, value in values.items()}, batch_size=1)
+        self.log_numbers({f"train/seconds/{phase}": value for phase, value in rollout.seconds.items()})
         return rollout
 
     def _draw_seed(self) -> int:
@@ -141,6 +166,10 @@ class GRPOModule(PolicyModule):
         assert self.rollout is not None
         size = len(self.rollout.prompts) // self.trainer.accumulate_grad_batches
         return range(part * size, (part + 1) * size)
+
+    def _steps_after(self, batch: Window) -> bool:
+        """Whether the optimiser steps after a part."""
+        return (batch.part + 1) % self.trainer.accumulate_grad_batches == 0
 
     def _keep(self, old_logps_NT: Tensor, each: slice) -> None:
         """Remember log-probabilities before the first update, where there will be another one."""
@@ -154,39 +183,66 @@ class GRPOModule(PolicyModule):
         """Concatenate a tensor (B,) or (N,) over the ranks."""
         if self.trainer.world_size == 1:
             return values
-        gathered: Tensor = self.all_gather(values)
+        gathered = self.all_gather(values)
+        assert isinstance(gathered, Tensor)
         return gathered.flatten()
 
-    def _log_update(self, statistics: dict[str, Tensor], loss: Tensor) -> None:
-        if "kl" in statistics:
-            self.last_kl = float(self.trainer.strategy.reduce(statistics["kl"].detach(), reduce_op="mean"))
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=1)
-        self.log("train/eta", self.eta, batch_size=1)
-        self.log_dict({f"train/{name}": value for name, value in statistics.items()}, batch_size=1)
+    def _log_update(self, loss: Tensor, weight: Tensor, statistics: dict[str, Tensor], last: bool) -> None:
+        """Log the step's loss and the means of its statistics over all tokens of all parts and ranks."""
+        total = self.add_up(torch.stack([loss, weight, *(weight * value for value in statistics.values())]), last)
+        if total is None:
+            return
+        means = dict(zip(statistics, (total[2:] / total[1].clamp(min=1e-30)).unbind(), strict=True))
+        if "kl" in means:
+            self.last_kl = float(means["kl"])
+        self.log("train/loss", total[0], prog_bar=True, batch_size=1)
+        self.log_numbers({"train/eta": self.eta})
+        self.log_dict({f"train/{name}": value for name, value in means.items()}, batch_size=1)
 
     def on_train_batch_end(self, outputs: Any, batch: Window, batch_idx: int) -> None:  # noqa: ANN401 - Lightning's hook
-        """Log how long forward, backward and optimiser took."""
-        self.log("train/seconds/update", time.perf_counter() - self._update_started, batch_size=1)
+        """Log how long forward, backward and optimiser took, over the parts of a step."""
+        self._update_seconds += time.perf_counter() - self._part_started
+        if self._steps_after(batch):
+            self.log_numbers({"train/seconds/update": self._update_seconds})
+            self._update_seconds = 0.0
 
     # ---------------------------------------------------------------------------------------------------- checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave the reference out (it is `policy` on disk) and take an unfinished rollout along."""
+        """Leave the reference out (it is `policy` on disk) and take every rank's unfinished rollout along."""
         super().on_save_checkpoint(checkpoint)
+        if self._unfinished and self.rollout is not None:
+            checkpoint["cair"]["rollouts"] = rollouts_of_all_ranks(self.rollout)
         if self.reference is not None:
-            checkpoint["cair"]["reference"] = fingerprint(self.reference)
-            checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if not k.startswith("reference.")}
+            self._reference_mark = self._reference_mark or fingerprint(self.reference)
+            checkpoint["cair"]["reference"] = self._reference_mark
+            weights = checkpoint["state_dict"]
+            checkpoint["state_dict"] = {k: v for k, v in weights.items() if not k.startswith(REFERENCE)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the reference that was loaded from `policy`, if it is the one that the run began with.
 
         Raises:
-            ValueError: If `policy` holds other weights than when the run began.
+            ValueError: If `policy` holds other weights than when the run began, or the run was stopped within a
+                rollout of another number of ranks.
         """
         super().on_load_checkpoint(checkpoint)
-        if self.reference is None:
+        if self._trainer is None or not self.trainer.training:
             return
-        written = checkpoint.get("cair", {}).get("reference")
-        if written is not None and written != fingerprint(self.reference):
-            raise ValueError(f"The weights at model.policy ({self.policy_path}) are not those the run began with, and they are its reference policy. Restore them.")
-        checkpoint["state_dict"] |= {k: v for k, v in self.state_dict().items() if k.startswith("reference.")}
+        written = checkpoint.get("cair", {})
+        if self.reference is not None:
+            if written.get("reference", (mark := fingerprint(self.reference))) != mark:
+                raise ValueError(
+                    f"The weights at model.policy ({self.policy_path}) are not those that the run began with, and they "
+                    "are its reference policy. Restore them, or start anew without --ckpt_path."
+                )
+            if "state_dict" in checkpoint:
+                checkpoint["state_dict"] |= {k: v for k, v in self.state_dict().items() if k.startswith(REFERENCE)}
+        rollouts = written.get("rollouts")
+        if rollouts is not None:
+            if len(rollouts) != self.trainer.world_size:
+                raise ValueError(
+                    f"The run was stopped within a rollout of {len(rollouts)} ranks, and this one has "
+                    f"{self.trainer.world_size}. Resume with as many devices, or from an earlier checkpoint."
+                )
+            self._resumed, self._unfinished = rollouts[self.global_rank], True

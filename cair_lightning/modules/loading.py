@@ -13,24 +13,34 @@ from torch import Tensor
 from cair_lightning.modules.settings import PolicySettings
 from cair_lightning.policies.qwen import QwenVLPolicy
 
-PREFIX = "policy."
+PREFIX, SUFFIX = "policy.", ".ckpt"
 
 
 def base_folder(path: str) -> str:
-    """The Hugging Face folder or hub id behind a path: itself, or what a `.ckpt` was trained from.
+    """The Hugging Face folder (absolute) or hub id behind a path: itself, or what a `.ckpt` was trained from.
 
     Raises:
-        FileNotFoundError: If a `.ckpt` or a path below the working folder does not exist.
-        ValueError: If a `.ckpt` was not written by one of our modules.
+        FileNotFoundError: If a `.ckpt`, the folder it was trained from, or a path on this machine does not exist.
+        ValueError: If a `.ckpt` was not written by one of our modules, or is a folder of DeepSpeed's.
     """
-    if not path.endswith(".ckpt"):
-        if not Path(path).exists() and (path.startswith((".", "/", "~")) or path.count("/") != 1):
-            raise FileNotFoundError(f"model.policy {path!r} does not exist; expected a Hugging Face folder, a hub id (owner/name) or a .ckpt file.")
+    if not path.endswith(SUFFIX):
+        if Path(path).exists():
+            return str(Path(path).resolve())
+        if path.startswith((".", "/", "~")) or path.count("/") != 1:
+            raise FileNotFoundError(
+                f"model.policy {path!r} does not exist; expected a Hugging Face folder, a hub id (owner/name) or a "
+                f"{SUFFIX} file."
+            )
         return path
     written = _read(path).get("cair")
     if written is None:
-        raise ValueError(f"{path} was not written by a module of cair_lightning: it does not say which checkpoint it was trained from.")
+        raise ValueError(
+            f"{path} was not written by a module of cair_lightning: it does not name what it was trained from; "
+            "expected a Hugging Face folder, a hub id or a checkpoint of `cair fit`."
+        )
     folder: str = written["policy"]
+    if Path(folder).is_absolute() and not Path(folder).exists():
+        raise FileNotFoundError(f"{path} was trained from {folder}, which does not exist any more; restore the folder.")
     return folder
 
 
@@ -51,7 +61,7 @@ def load_policy(path: str, settings: PolicySettings, trainer: Trainer | None = N
         settings.gradient_checkpointing,
     )
     policy.sharded_by = sharded
-    if path.endswith(".ckpt"):
+    if path.endswith(SUFFIX):
         state = {k.removeprefix(PREFIX): v for k, v in _read(path)["state_dict"].items() if k.startswith(PREFIX)}
         policy.load_state_dict(state)
     return policy
@@ -65,10 +75,10 @@ def partitioned_loading(trainer: Trainer | None) -> object | None:
     strategy: Any = None if trainer is None else trainer.strategy
     if not getattr(strategy, "zero_stage_3", False):
         return None
-    from transformers.integrations import HfDeepSpeedConfig
+    from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
     strategy._init_config_if_needed()  # Lightning fills its DeepSpeed config only after the model is configured
-    config: object = HfDeepSpeedConfig(strategy.config)
+    config: object = HfDeepSpeedConfig(strategy.config)  # type: ignore[no-untyped-call]
     return config
 
 
@@ -84,8 +94,9 @@ def refuse_other_model(expected: dict[str, Tensor], found: dict[str, Tensor], pa
     if different:
         name = different[0]
         raise ValueError(
-            f"The checkpoint is of another model than model.policy ({path}): {len(different)} tensors differ, the first is {name!r}, "
-            f"expected {ours.get(name, 'none')}, found {theirs.get(name, 'none')}. Set model.policy to the checkpoint it was trained from."
+            f"The checkpoint is of another model than model.policy ({path}): {len(different)} tensors differ, the "
+            f"first is {name!r}, expected {ours.get(name, 'none')}, found {theirs.get(name, 'none')}. Set model.policy "
+            "to the checkpoint it was trained from."
         )
 
 
@@ -102,5 +113,10 @@ def fingerprint(policy: QwenVLPolicy) -> str:
 
 def _read(path: str) -> dict[str, Any]:
     """A checkpoint's content, its tensors still on the disk. Only tensors and plain data are unpickled."""
+    if Path(path).is_dir():
+        raise ValueError(
+            f"{path} is a folder of weights that DeepSpeed sharded; turn it into one file with "
+            "lightning.pytorch.utilities.deepspeed.convert_zero_checkpoint_to_fp32_state_dict."
+        )
     content: dict[str, Any] = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     return content

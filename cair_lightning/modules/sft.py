@@ -18,24 +18,32 @@ if TYPE_CHECKING:
 class SFTModule(PolicyModule):
     """Imitate rationales and answers: cross-entropy on completion tokens only.
 
-    What differs from the paper: a fraction of the samples (`data.direct_fraction`) is taught in the direct form under its own
-    instruction, because path A of stage 2 reads its beliefs from that form. The loss is the mean over the target tokens of
-    the whole optimiser step, over all ranks and accumulated parts, so that it does not depend on how they are cut.
+    What differs from the paper: a fraction of the samples (`data.direct_fraction`) is taught in the direct form under
+    its own instruction, because path A of stage 2 reads its beliefs from that form. The loss is the mean over the
+    target tokens of the whole optimiser step, over all ranks and accumulated parts, so that it does not depend on how
+    they are cut.
     """
 
     def training_step(self, batch: Window, batch_idx: int) -> Tensor:
-        """Cross-entropy of one part of a step, in nats per target token."""
-        prompts = batch.prompts
-        assert self.policy is not None and prompts is not None and prompts.completions is not None
-        packed, logps_M = self.policy.logps(prompts, [[Branch(ids=ids)] for ids in prompts.completions])
+        """Cross-entropy of one part of a step, in nats per target token of the step.
+
+        Logs it once per step, as `train/loss` for whoever monitors a loss and as `train/nll` for what it is.
+        """
+        prompts, policy = batch.prompts, self.policy
+        assert policy is not None
+        assert prompts is not None
+        assert prompts.completions is not None
+        packed, logps_M = policy.logps(prompts, [[Branch(ids=ids)] for ids in prompts.completions])
         lengths_B = torch.tensor([len(ids) for ids in prompts.completions], device=self.device)
         logps_BT = packed.per_token(logps_M, range(len(prompts)), int(lengths_B.max()))
-        trained_BT = (torch.arange(logps_BT.shape[1], device=self.device) < lengths_B[:, None]) & prompts.valid_B[:, None]
-        n_tokens = max(1, int(self._global_sum(torch.tensor(batch.n_targets, device=self.device))))
+        trained_BT = torch.arange(logps_BT.shape[1], device=self.device) < lengths_B[:, None]
+        trained_BT &= prompts.valid_B[:, None]
+        n_tokens = int(self.global_sum(torch.tensor(batch.n_targets, device=self.device)))
         weights_BT = token_weights(trained_BT, "token", logps_BT.shape[1], len(prompts), n_tokens)
+        loss = sft_loss(logps_BT, weights_BT)
+        total = self.add_up(loss.detach()[None], last=batch.part + 1 == batch.parts)
+        if total is not None:
+            self.log("train/loss", total[0], prog_bar=True, batch_size=1)
+            self.log("train/nll", total[0], batch_size=1)
         # The sum over parts and ranks is the step's loss; Lightning divides by the parts, DDP by the ranks.
-        loss = sft_loss(logps_BT, weights_BT) * batch.parts * self.trainer.world_size
-        mean = -logps_BT.detach()[trained_BT].mean() if trained_BT.any() else loss.detach() * 0
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(prompts))
-        self.log("train/nll", mean, batch_size=len(prompts))
-        return loss
+        return loss * batch.parts * self.trainer.world_size

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -15,13 +14,16 @@ from torch import Tensor
 
 from cair_lightning.clip_root import ClipRoot
 from cair_lightning.clips import ClipError, read_clip
-from cair_lightning.policies.positions import prompt_positions
 from cair_lightning.parsing import WHITESPACE
-from cair_lightning.prompts import direct_completion, messages, reason_completion
+from cair_lightning.policies.batch import Prompts
+from cair_lightning.policies.positions import prompt_positions
+from cair_lightning.prompts import direct_completion, messages, question_text, reason_completion
 from cair_lightning.structures import Example, Form
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
+
+__all__ = ["Collates", "Collator", "PromptTooLongError", "Prompts", "VisionSettings", "completion_ids"]
 
 VIDEO_PLACEHOLDER = "<|video_pad|>"
 END_OF_TURN = "<|im_end|>"
@@ -39,71 +41,6 @@ class VisionSettings:
     """Least pixels of a resized frame."""
     max_pixels: int = 224 * 224
     """Most pixels of a resized frame. One token is 28 x 28 pixels of two frames."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Prompts:
-    """A batch of prompts X as tensors."""
-
-    examples: list[Example]
-    forms: list[Form]
-    ids_BL: Tensor
-    mask_BL: Tensor
-    """True on the prompt's tokens; padding is on the left."""
-    positions_3BL: Tensor
-    """M-RoPE positions; 0 on padding."""
-    forks: list[int]
-    """How many tokens of each prompt come before its instruction: both forms share them."""
-    direct_tails: list[list[int]]
-    """What replaces the rest of the prompt to ask for the answer directly (path A)."""
-    patches: Tensor | None
-    """Processed pixels of all clips, flat over patches: (patches, values of a patch)."""
-    grids: list[tuple[int, int, int] | None]
-    """Temporal, vertical and horizontal patches of each prompt's clip; None without one."""
-    valid_B: Tensor
-    """False where the clip could not be read: a blank stand-in that weighs nothing keeps the batch's shape."""
-    completions: list[list[int]] | None = None
-    """Target tokens of SFT, the end-of-turn token included; None where nothing is taught."""
-    failures: list[tuple[str, str]] = field(default_factory=list)
-    """Id and reason of each sample whose clip could not be read."""
-    features: Tensor | None = None
-    """The vision tower's output for `patches`, once a frozen tower has computed it."""
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def to(self, device: torch.device) -> Prompts:
-        """Copy with all tensors on a device."""
-        moved = {f.name: v.to(device) for f in dataclasses.fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
-        return dataclasses.replace(self, **moved)
-
-    def pin_memory(self) -> Prompts:
-        """Copy with all tensors in pinned memory."""
-        pinned = {f.name: v.pin_memory() for f in dataclasses.fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
-        return dataclasses.replace(self, **pinned)
-
-    def select(self, rows: Sequence[int]) -> Prompts:
-        """The prompts of some rows, in that order, with no more padding than they need."""
-        index = torch.as_tensor(rows, device=self.ids_BL.device)
-        length = int(self.mask_BL[index].sum(1).max())
-        sizes = [0 if grid is None else grid[0] * grid[1] * grid[2] for grid in self.grids]
-        patches = None if self.patches is None else _take(self.patches.split(sizes), rows, self.patches)
-        merged = sum(sizes) // len(self.features) if self.features is not None and len(self.features) else 1
-        features = None if self.features is None else _take(self.features.split([s // merged for s in sizes]), rows, self.features)
-        return Prompts(
-            examples=[self.examples[r] for r in rows],
-            forms=[self.forms[r] for r in rows],
-            ids_BL=self.ids_BL[index, -length:],
-            mask_BL=self.mask_BL[index, -length:],
-            positions_3BL=self.positions_3BL[:, index, -length:],
-            forks=[self.forks[r] for r in rows],
-            direct_tails=[self.direct_tails[r] for r in rows],
-            patches=patches,
-            grids=[self.grids[r] for r in rows],
-            valid_B=self.valid_B[index],
-            completions=None if self.completions is None else [self.completions[r] for r in rows],
-            features=features,
-        )
 
 
 @runtime_checkable
@@ -198,18 +135,21 @@ class Collator:
             grids=[None if clip is None else clip.grid for clip in clips],
             valid_B=~torch.tensor(failed),
             completions=completions,
-            failures=[(e.id, c.failure) for (e, _), c in zip(items, clips, strict=True) if c is not None and c.failure],
+            failures=[(e.id, c.failure) for (e, _), c in zip(items, clips, strict=True) if c and c.failure is not None],
         )
 
-    def _row(self, example: Example, form: Form, clip: _Clip | None, extra: int) -> tuple[list[int], Tensor, int, list[int]]:
+    def _row(
+        self, example: Example, form: Form, clip: _Clip | None, extra: int
+    ) -> tuple[list[int], Tensor, int, list[int]]:
         """Ids, positions, fork and direct tail of one prompt."""
         other: Form = "direct" if form == "reason" else "reason"
         ids, other_ids = self._ids(example, form, clip), self._ids(example, other, clip)
         fork = next(i for i, (a, b) in enumerate(zip(ids, other_ids, strict=False)) if a != b)
         if len(ids) + extra > self.max_tokens:
             raise PromptTooLongError(
-                f"Sample {example.id!r} has {len(ids)} prompt and {extra} completion tokens, the limit is {self.max_tokens}. Nothing "
-                "is truncated: lower vision.max_frames, vision.fps or vision.max_pixels, shorten the context, or raise max_tokens."
+                f"Sample {example.id!r} has {len(ids)} prompt and {extra} completion tokens, the limit is "
+                f"{self.max_tokens}. Nothing is truncated: lower vision.max_frames, vision.fps or vision.max_pixels, "
+                "shorten the context, or raise max_tokens."
             )
         grids, seconds = ([], []) if clip is None else ([clip.grid], [clip.seconds_per_grid])
         ids_L = torch.tensor(ids)
@@ -219,11 +159,8 @@ class Collator:
     def _ids(self, example: Example, form: Form, clip: _Clip | None) -> list[int]:
         """The chat, rendered and tokenised, with one video token per merged patch."""
         tokenizer = self.processor.tokenizer
-        chat = messages(example, form)
-        written = chat[0]["content"][-1]["text"]  # type: ignore[index]
-        control = [token for token in tokenizer.all_special_tokens if token in written]
-        if control or VIDEO_PLACEHOLDER in written:
-            raise ValueError(f"Sample {example.id!r} holds the control token {(control or [VIDEO_PLACEHOLDER])[0]!r} in its text; remove it.")
+        refuse_control_tokens(tokenizer, example.id, question_text(example, form))
+        chat: Any = messages(example, form)  # transformers declares contents of strings only
         ids: list[int] = tokenizer(self.processor.apply_chat_template(chat, add_generation_prompt=True)).input_ids
         if clip is None:
             return ids
@@ -243,7 +180,14 @@ class Collator:
             raise ValueError(f"Sample {example.id!r}: {problem}.")
         settings = self.vision
         try:
-            frames = read_clip(self.clips / example.clip, example.start, example.end, settings.fps, settings.max_frames, self.temporal_patch)
+            frames = read_clip(
+                self.clips / example.clip,
+                example.start,
+                example.end,
+                settings.fps,
+                settings.max_frames,
+                self.temporal_patch,
+            )
             clip = self._process(frames.frames, frames.sampled_fps)
         except ClipError as error:
             clip = self._process(np.zeros((self.temporal_patch, 28, 28, 3), np.uint8), settings.fps)
@@ -269,18 +213,30 @@ def completion_ids(tokenizer: PreTrainedTokenizerBase, example: Example, form: F
     """What SFT trains: the completion of one form, closed by the end-of-turn token.
 
     Raises:
-        ValueError: If the reason form is asked for and the sample has no rationale.
+        ValueError: If the reason form is asked for and the sample has no rationale, or if the text holds one of the
+            tokenizer's control tokens, which would be taught as such.
     """
     if form == "direct":
         text = direct_completion(example.answer)
     elif example.rationale is None:
-        raise ValueError(f"Sample {example.id!r} has no rationale, which SFT in the reason form needs; add one or set direct_fraction to 1.")
+        raise ValueError(
+            f"Sample {example.id!r} has no rationale, which SFT in the reason form needs; add one or set "
+            "direct_fraction to 1."
+        )
     else:
         text = reason_completion(example.rationale.strip(WHITESPACE), example.answer)
-    end: int = tokenizer.convert_tokens_to_ids(END_OF_TURN)
+    refuse_control_tokens(tokenizer, example.id, text)
+    end = tokenizer.convert_tokens_to_ids(END_OF_TURN)
+    assert isinstance(end, int)
     return [*tokenizer(text, add_special_tokens=False).input_ids, end]
 
 
-def _take(parts: Sequence[Tensor], rows: Sequence[int], like: Tensor) -> Tensor:
-    """Concatenate the parts of some rows."""
-    return torch.cat([parts[r] for r in rows]) if rows else like[:0]
+def refuse_control_tokens(tokenizer: PreTrainedTokenizerBase, identifier: str, text: str) -> None:
+    """Refuse text that the tokenizer would take for a control token, such as the end of the turn.
+
+    Raises:
+        ValueError: Naming the sample and the token.
+    """
+    control = [token for token in (*tokenizer.all_special_tokens, VIDEO_PLACEHOLDER) if token in text]
+    if control:
+        raise ValueError(f"Sample {identifier!r} holds the control token {control[0]!r} in its text; remove it.")

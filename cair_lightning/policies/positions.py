@@ -57,7 +57,7 @@ def prompt_positions(
         Long tensor of shape (3, L). Text continues at the maximum over all axes plus one.
 
     Raises:
-        ValueError: If the placeholders do not match the grids.
+        ValueError: If the placeholders do not match the grids, or the grids the seconds.
     """
     parts: list[Tensor] = []
     column, position = 0, 0
@@ -69,10 +69,16 @@ def prompt_positions(
         video = video_positions(grid, seconds, tokens_per_second, merge) + position
         column = start + video.shape[1]
         if ids[start:column] != [video_token_id] * video.shape[1]:
-            raise ValueError(f"Expected {video.shape[1]} video tokens at column {start} for grid {tuple(grid)}, found other tokens.")
+            raise ValueError(
+                f"Expected {video.shape[1]} video tokens at column {start} for grid {tuple(grid)}, found "
+                f"{ids[start:column].count(video_token_id)}; expand each placeholder to its clip's own grid."
+            )
         parts.append(video)
         position = int(video.max()) + 1
     if video_token_id in ids[column:]:
-        raise ValueError(f"The prompt holds more video tokens than its {len(grids)} grid(s) account for.")
+        raise ValueError(
+            f"Expected no video token after those of the prompt's {len(grids)} grid(s), found "
+            f"{ids[column:].count(video_token_id)}; pass one grid per video."
+        )
     parts.append(torch.arange(position, position + len(ids) - column).expand(3, -1))
     return torch.cat(parts, dim=1)

@@ -87,7 +87,8 @@ def pack(trees: Sequence[Sequence[Branch]], mask_BL: Tensor, positions_3BL: Tens
         The packed rows, on the CPU.
 
     Raises:
-        ValueError: If a branch leaves its parent beyond the parent's end or before its first token.
+        ValueError: If a branch is empty, precedes its parent, or leaves it beyond its end, before its first token, or
+            inside a video.
     """
     mask_BL, positions_3BL = mask_BL.cpu(), positions_3BL.cpu()
     length, width = mask_BL.shape[1], max(sum(len(b.ids) for b in tree) for tree in trees)
@@ -98,34 +99,41 @@ def pack(trees: Sequence[Sequence[Branch]], mask_BL: Tensor, positions_3BL: Tens
     scored: list[tuple[int, int, int, int]] = []
     first = 0
     for row, tree in enumerate(trees):
-        layout = _Layout(length, int(mask_BL[row].sum()), positions_3BL[0, row])
+        layout = _Layout(length, int(mask_BL[row].sum()), positions_3BL[:, row])
         for index, branch in enumerate(tree):
             start, position, previous, context = layout.add(branch)
-            stop = start + len(branch.ids)
-            ids_BS[row, start - length : stop - length] = torch.tensor(branch.ids, dtype=torch.long)
-            positions_3BS[:, row, start - length : stop - length] = torch.arange(position, position + len(branch.ids))
-            seen = visible[row, start - length : stop - length]
+            own = slice(start - length, start - length + len(branch.ids))
+            ids_BS[row, own] = torch.tensor(branch.ids, dtype=torch.long)
+            positions_3BS[:, row, own] = torch.arange(position, position + len(branch.ids))
             for left, right in context:
-                seen[:, left:right] = True
-            seen[:, start:stop] = torch.ones(len(branch.ids), len(branch.ids), dtype=torch.bool).tril()
+                visible[row, own, left:right] = True
+            visible[row, own, start : start + len(branch.ids)] = torch.ones(2 * [len(branch.ids)]).tril().bool()
             if branch.scored:
-                offset = row * (length + width)
-                sources = [previous, *range(start, stop - 1)]
-                scored += [(offset + s, t, first + index, j) for j, (s, t) in enumerate(zip(sources, branch.ids, strict=True))]
+                # The first token is predicted by the last one before it, in whichever branch (or prompt) that is.
+                for step, target in enumerate(branch.ids):
+                    source = start + step - 1 if step else previous
+                    scored.append((row * (length + width) + source, target, first + index, step))
         first += len(tree)
-    columns = torch.tensor(scored, dtype=torch.long).reshape(-1, 4).unbind(1)
-    names = ("predictors_M", "targets_M", "branches_M", "steps_M")
-    tensors = dict(zip(names, columns, strict=True))
-    return PackedTrees(ids_BS=ids_BS, positions_3BS=positions_3BS, visible=visible, n_branches=first, **tensors)
+    predictors_M, targets_M, branches_M, steps_M = torch.tensor(scored, dtype=torch.long).reshape(-1, 4).unbind(1)
+    return PackedTrees(
+        ids_BS=ids_BS,
+        positions_3BS=positions_3BS,
+        visible=visible,
+        predictors_M=predictors_M,
+        targets_M=targets_M,
+        branches_M=branches_M,
+        steps_M=steps_M,
+        n_branches=first,
+    )
 
 
 class _Layout:
     """Columns of one prompt's packed row, filled branch by branch."""
 
-    def __init__(self, length: int, n_prompt: int, positions_L: Tensor) -> None:
+    def __init__(self, length: int, n_prompt: int, positions_3L: Tensor) -> None:
         self.pad = length - n_prompt
         self.next_column = length
-        self.positions_L = positions_L
+        self.positions_3L = positions_3L
         self.starts: list[int] = []
         self.sizes: list[int] = []
         self.first_positions: list[int] = []
@@ -133,17 +141,24 @@ class _Layout:
 
     def add(self, branch: Branch) -> tuple[int, int, int, list[tuple[int, int]]]:
         """Place a branch; return its first column, first position, the column before it, and the spans it sees."""
+        if not PROMPT <= branch.parent < len(self.starts):
+            raise ValueError(
+                f"A branch names the parent {branch.parent}, and {len(self.starts)} branches come before it; expected "
+                "one of those, or PROMPT."
+            )
         if branch.parent == PROMPT:
-            start, size, context = self.pad, len(self.positions_L) - self.pad, []
+            start, size, context = self.pad, self.positions_3L.shape[1] - self.pad, []
         else:
             start, size, context = self.starts[branch.parent], self.sizes[branch.parent], self.contexts[branch.parent]
         at = size if branch.at is None else branch.at
         if not 0 < at <= size or not branch.ids:
-            raise ValueError(f"A branch of {len(branch.ids)} tokens leaves its parent after token {at} of {size}; expected 1 to {size} and a token.")
+            raise ValueError(
+                f"A branch of {len(branch.ids)} tokens leaves its parent after token {at} of {size}; "
+                f"expected 1 to {size} and at least one token."
+            )
         previous = start + at - 1
         if branch.parent == PROMPT:
-            # Branches leave the prompt in its text, where the three axes agree.
-            position = int(self.positions_L[previous]) + 1
+            position = self._text_position(previous) + 1
         else:
             position = self.first_positions[branch.parent] + at
         placed = (self.next_column, position, previous, [*context, (start, start + at)])
@@ -153,3 +168,12 @@ class _Layout:
         self.contexts.append(placed[3])
         self.next_column += len(branch.ids)
         return placed
+
+    def _text_position(self, column: int) -> int:
+        """Position of a token of the prompt. Branches leave the prompt in its text, where the three axes agree."""
+        axes = self.positions_3L[:, column].tolist()
+        if len(set(axes)) > 1:
+            raise ValueError(
+                f"A branch leaves its prompt inside a video, after the token at {axes}; expected a place in its text."
+            )
+        return int(axes[0])

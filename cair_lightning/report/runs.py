@@ -46,7 +46,7 @@ def _read_run(folder: Path, seen: set[Path]) -> Run:
             run.curations.append(read_curation(path))
         elif (fit := read_fit(path)) is not None:
             run.fits.append(fit)
-        else:
+        elif not path.with_name(EVALUATION).exists():  # a test run logs its metrics to a CSV file too
             run.passed_over.append(path)
     return run
 

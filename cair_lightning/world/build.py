@@ -16,19 +16,25 @@ from cair_lightning.prompts import question_text, reason_completion
 from cair_lightning.structures import Example
 from cair_lightning.world import tiny
 from cair_lightning.world.face import draw_clip
-from cair_lightning.world.story import ENDINGS, ONSETS, Quality, Story, Style, styles, tell
+from cair_lightning.world.story import ENDINGS, ONSETS, Quality, Story, Style, knowledge, styles, tell
 
-SIZES = {"warmup": 600, "train": 3000, "val": 150, "test": 400}
-"""Samples of each split. `warmup` is for perception: faces only, asked directly."""
-IMPLICIT = {"warmup": 0.0, "train": 0.6, "val": 0.5, "test": 0.5}
+SIZES = {"warmup": 1200, "train": 3000, "val": 150, "test": 400}
+"""Samples of each split. `warmup` makes the base model: half of it faces to name, half of it facts without a clip."""
+IMPLICIT = {"warmup": 0.0, "train": 0.7, "val": 0.5, "test": 0.5}
 """Share of implicit samples."""
-MIX: dict[Quality, float] = {"full": 0.30, "partial": 0.15, "shallow": 0.55}
+MIX: dict[Quality, float] = {"full": 0.38, "partial": 0.04, "shallow": 0.50, "garbled": 0.08}
 """Quality of the training rationales: shallow ones are common enough to be SFT's greedy choice."""
 ANNOTATED: dict[Quality, float] = {"full": 1.0}
 """Quality of the reference rationales that evaluation compares with."""
 
 
-def build_world(root: Path, seed: int = 0, sizes: dict[str, int] | None = None, keyword_model: str | None = "package", workers: int = 2) -> Path:
+def build_world(
+    root: Path,
+    seed: int = 0,
+    sizes: dict[str, int] | None = None,
+    keyword_model: str | None = "package",
+    workers: int = 2,
+) -> Path:
     """Draw and write the data set. An existing complete one is left as it is; a half-written one is made anew.
 
     Args:
@@ -48,14 +54,16 @@ def build_world(root: Path, seed: int = 0, sizes: dict[str, int] | None = None, 
     clips.mkdir(parents=True)
     stories = {split: _stories(split, size, seed) for split, size in (sizes or SIZES).items()}
     everything = [story for split in stories.values() for story in split]
-    jobs = [(clips / str(s.example.clip), s.expression, (seed, n)) for n, s in enumerate(everything)]
+    jobs = [(clips / s.example.clip, s.expression, (seed, n)) for n, s in enumerate(everything) if s.example.clip]
     with ProcessPoolExecutor(workers) as pool:
         drawn = pool.map(_draw, jobs, chunksize=32)
         for _ in track(drawn, "Drawing clips", total=len(jobs)):
             pass
     splits = {split: [story.example for story in told] for split, told in stories.items()}
     if keyword_model is not None:
-        splits |= _with_keywords({s: splits[s] for s in ("val", "test") if s in splits}, KeywordExtractor(keyword_model))
+        splits |= _with_keywords(
+            {s: splits[s] for s in ("val", "test") if s in splits}, KeywordExtractor(keyword_model)
+        )
     write_dataset(root, "The embedded world", Path("clips"), splits)
     return root
 
@@ -92,8 +100,12 @@ def _stories(split: str, size: int, seed: int) -> list[Story]:
     told = []
     for n in range(size):
         implicit = bool(rng.random() < IMPLICIT[split])
-        quality: Quality = rng.choice(list(mix), p=list(mix.values()))  # type: ignore[assignment]
-        told.append(tell(f"{split}{n:04d}", implicit, quality, style, rng))
+        quality = list(mix)[rng.choice(len(mix), p=list(mix.values()))]
+        identifier = f"{split}{n:04d}"
+        if split == "warmup" and n % 2:
+            told.append(Story(example=knowledge(identifier, rng), expression=""))
+        else:
+            told.append(tell(identifier, implicit, quality, style, rng))
     return told
 
 
@@ -106,16 +118,21 @@ def _with_keywords(splits: dict[str, list[Example]], extractor: KeywordExtractor
     """Extract reference keywords once; equal rationales share the work."""
     texts = sorted({e.rationale or "" for examples in splits.values() for e in examples})
     keywords = dict(zip(texts, extractor(texts), strict=True))
-    return {split: [replace(e, keywords=keywords[e.rationale or ""] or None) for e in examples] for split, examples in splits.items()}
+    return {
+        split: [replace(e, keywords=keywords[e.rationale or ""] or None) for e in examples]
+        for split, examples in splits.items()
+    }
 
 
 def _corpus(seed: int) -> list[str]:
     """Prompts and completions as SFT sees them, names taken out, syllables put in."""
     names = {name for style in styles() for name in style.names}
     sentences: list[str] = []
-    for story in _stories("train", 400, seed):
+    for story in (*_stories("train", 400, seed), *_stories("warmup", 200, seed)):
         example = story.example
         sentences += [question_text(example, "reason"), question_text(example, "direct")]
         sentences.append(reason_completion(example.rationale or "", example.answer))
-    corpus = [" ".join(word for word in text.replace("\n", " \n ").split(" ") if word not in names) for text in sentences]
+    corpus = [
+        " ".join(word for word in text.replace("\n", " \n ").split(" ") if word not in names) for text in sentences
+    ]
     return corpus + [f" {onset} {onset}" for onset in ONSETS] * 500 + list(ENDINGS) * 500

@@ -1,13 +1,16 @@
 """The stories of the embedded world: what happens, what the face shows, what is felt, and how people explain it.
 
 What an act amounts to depends on who does it, and how that feels depends on the state one is in: relation and act make
-an *event* (a betrayal, a gift...), event and state make an emotion. Both tables are Latin squares, so that no single word says
-anything about the emotion; it takes two look-ups, one after the other. In the *implicit* half (high load) somebody acts on
-the person asked about, and the face shows something else than what is felt. In the *overt* half (low load) nothing
-happens to the person, and the face says it all.
+an *event* (a betrayal, a gift...), event and state make an emotion. Both tables are cut from Latin squares, so that a
+single word says next to nothing about the emotion; it takes two look-ups, one after the other. In the *implicit* half
+(high load) somebody acts on the person asked about, and the face shows something else than what is felt. In the *overt*
+half (low load) nothing happens to the person, and the face says it all. What a language model would know beforehand,
+the tiny one is taught first: the two tables as single facts (`knowledge`), and the seven expressions.
 
 Rationales are of mixed quality, as annotators' are: *full* ones name the facts and the event, *partial* ones the facts
-only, *shallow* ones describe the face although it misleads. Reference rationales for the evaluation are all full.
+only, *shallow* ones describe the face although it misleads, *garbled* ones are the words of some other story in no
+order (without any, a model this small reads every rationale as a bag of words). Reference rationales for the evaluation
+are all full.
 """
 
 from __future__ import annotations
@@ -20,15 +23,15 @@ import numpy as np
 from cair_lightning.structures import Example
 from cair_lightning.world.face import EXPRESSIONS
 
-Quality = Literal["full", "partial", "shallow"]
+Quality = Literal["full", "partial", "shallow", "garbled"]
 
 EMOTIONS = EXPRESSIONS
-RELATIONS = ("sister", "brother", "boss", "rival", "teacher", "neighbor", "guest")
-ACTS = ("praised", "fooled", "helped", "ignored", "pushed", "thanked", "followed")
+RELATIONS = ("sister", "brother", "boss", "rival", "teacher", "neighbor")
+ACTS = ("praised", "fooled", "helped", "ignored", "pushed", "thanked")
 IDLE_ACTS = ("passed", "saw", "met", "heard")
 EVENTS = ("betrayal", "trick", "threat", "gift", "habit", "loss", "twist")
-STATES = {"proud": 0, "tired": 2, "lonely": 4}
-"""How far a state shifts an event's emotion; by an even step, so that each state fits all emotions."""
+STATES = {"proud": 0, "tired": 1, "lonely": 2, "busy": 3, "hungry": 4, "shy": 5, "lost": 6}
+"""How far a state shifts an event's emotion in the Latin square."""
 CUES = {
     "angry": "the brows press down",
     "disgusted": "the lip curls up",
@@ -67,20 +70,22 @@ class Style:
 
 
 def styles() -> tuple[Style, Style]:
-    """The styles of training and of testing. Every syllable occurs in both, every fourth combination only in the test."""
+    """The styles of training and of testing. Every fourth combination of syllables occurs in the test only."""
     grid = [(i, j) for i in range(len(ONSETS)) for j in range(len(ENDINGS))]
     held_out = [ONSETS[i] + ENDINGS[j] for i, j in grid if (i + j) % 4 == 0]
     seen = [ONSETS[i] + ENDINGS[j] for i, j in grid if (i + j) % 4]
-    return Style(names=seen, lines=TRAIN_LINES, moods=TRAIN_MOODS, questions=TRAIN_QUESTIONS), Style(names=held_out, lines=TEST_LINES, moods=TEST_MOODS, questions=TEST_QUESTIONS)
+    return Style(names=seen, lines=TRAIN_LINES, moods=TRAIN_MOODS, questions=TRAIN_QUESTIONS), Style(
+        names=held_out, lines=TEST_LINES, moods=TEST_MOODS, questions=TEST_QUESTIONS
+    )
 
 
 def event_of(relation: str, act: str) -> str:
-    """What an act by somebody amounts to: a Latin square over relations and acts."""
+    """What an act by somebody amounts to: part of a Latin square over relations and acts."""
     return EVENTS[(RELATIONS.index(relation) + ACTS.index(act)) % len(EVENTS)]
 
 
 def felt(event: str, state: str) -> str:
-    """The emotion that an event causes in somebody: a Latin square over events and states."""
+    """The emotion that an event causes in somebody: part of a Latin square over events and states."""
     return EMOTIONS[(EVENTS.index(event) + STATES[state]) % len(EMOTIONS)]
 
 
@@ -118,14 +123,32 @@ def tell(identifier: str, implicit: bool, quality: Quality, style: Style, rng: n
         question=str(rng.choice(style.questions)).format(target=names[1]),
         candidates=list(EMOTIONS),
         answer=emotion,
-        rationale=CUES[expression] if event is None else explain(relation, act, event, state, expression, quality),
+        rationale=CUES[expression] if event is None else explain(relation, act, event, state, expression, quality, rng),
         emotion=emotion,
         load="high" if implicit else "low",
     )
     return Story(example=example, expression=expression)
 
 
-def explain(relation: str, act: str, event: str, state: str, expression: str, quality: Quality) -> str:
+def knowledge(identifier: str, rng: np.random.Generator) -> Example:
+    """One fact of either table as a question without a clip: what the base model knows before it learns to reason.
+
+    A model that knows both tables still cannot compose them in one step; a rationale that writes the event down can.
+    """
+    relation, act = str(rng.choice(RELATIONS)), str(rng.choice(ACTS))
+    event, state = str(rng.choice(EVENTS)), str(rng.choice(list(STATES)))
+    if rng.random() < 2 / 3:  # there are more facts about acts than about events
+        candidates, answer = EVENTS, event_of(relation, act)
+        question, rationale = f"what is it when a {relation} {act} ?", f"a {relation} {act} , a {answer}"
+    else:
+        candidates, answer = EMOTIONS, felt(event, state)
+        question, rationale = f"how is a {event} when {state} ?", f"a {event} when {state}"
+    return Example(id=identifier, question=question, candidates=list(candidates), answer=answer, rationale=rationale)
+
+
+def explain(
+    relation: str, act: str, event: str, state: str, expression: str, quality: Quality, rng: np.random.Generator
+) -> str:
     """The rationale of an implicit sample, at one level of quality."""
     match quality:
         case "full":
@@ -134,6 +157,9 @@ def explain(relation: str, act: str, event: str, state: str, expression: str, qu
             return f"a {relation} {act} when {state}"
         case "shallow":
             return CUES[expression]
+        case "garbled":
+            facts = (str(rng.choice(words)) for words in (RELATIONS, ACTS, EVENTS, list(STATES)))
+            return " ".join(rng.permutation("a {} {} , a {} when {}".format(*facts).split()))
 
 
 def _names(names: list[str], rng: np.random.Generator) -> list[str]:

@@ -5,14 +5,14 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-SCRIPT = """
+USE = """
 import sys
 
 import torch
 import torchmetrics
 
 before = set(sys.modules)
-import cair_lightning.metrics
+from cair_lightning.metrics import *
 
 added = {name.split(".")[0] for name in set(sys.modules) - before} - sys.stdlib_module_names
 print(sorted(added))
@@ -23,7 +23,15 @@ print(sorted(name for name in sys.modules if name.startswith("cair_lightning.") 
 """
 
 
-def test_importing_the_metrics_imports_torch_and_torchmetrics_only() -> None:
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    command = [sys.executable, "-X", "importtime", "-c", "import cair_lightning.metrics"]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+    loaded = {line.split("|")[-1].strip().split(".")[0] for line in run.stderr.splitlines()}
+    assert "cair_lightning" in loaded
+    assert not loaded & {"transformers", "lightning", "pytorch_lightning", "keybert", "decord", "deepspeed", "torch"}
+
+
+def test_using_the_metrics_loads_torch_and_torchmetrics_only() -> None:
     # transformers is loaded by torchmetrics itself where it is installed, so what counts is what comes on top.
-    run = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, cwd=ROOT, check=True)
+    run = subprocess.run([sys.executable, "-c", USE], capture_output=True, text=True, cwd=ROOT, check=True)
     assert run.stdout.splitlines() == ["['cair_lightning']", "[]", "[]"]

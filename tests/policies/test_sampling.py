@@ -1,0 +1,213 @@
+import pytest
+import torch
+from torch import nn
+
+from cair_lightning.policies.qwen import QwenVLPolicy
+from cair_lightning.policies.sampling import Completions, draw, join_completions
+from cair_lightning.policies.tree import Branch
+from cair_lightning.world.tiny import build_model
+from tests.policies.reference import (
+    EXAMPLES,
+    TOLERANCE,
+    build_policy,
+    collate,
+    plain_logits,
+    plain_logps,
+    processor,
+    prompt_ids,
+    shared_policy,
+)
+
+SEEN, TOLD, WIDE = EXAMPLES
+STEPS = 7
+
+
+def token(name: str) -> int:
+    return processor().tokenizer.convert_tokens_to_ids(name)
+
+
+def biased(policy: QwenVLPolicy, favours: dict[int, float]) -> QwenVLPolicy:
+    """The policy with something added to the logits of some tokens."""
+    head = nn.Linear(*reversed(policy.model.lm_head.weight.shape))
+    head.weight = policy.model.lm_head.weight
+    nn.init.zeros_(head.bias)
+    for index, favour in favours.items():
+        head.bias.data[index] = favour
+    policy.model.lm_head = head
+    return policy
+
+
+def sampled(policy, prompts, group=1, steps=STEPS, seed=0, **options) -> Completions:
+    generator = torch.Generator().manual_seed(seed)
+    with policy.scoring():
+        return policy.sample(policy.prefill(prompts), group, steps, generator=generator, **options)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_greedy_steps_are_the_likeliest_tokens_of_a_teacher_forced_row(attention) -> None:
+    policy, prompts = build_policy(attention), collate()
+    got = sampled(policy, prompts, temperature=0.0)
+    for row in range(len(EXAMPLES)):
+        ids, before = got.ids(row), prompt_ids(prompts, row)
+        assert len(ids) > 2
+        with torch.no_grad():
+            logits = plain_logits(policy, prompts, row, [*before, *ids])[len(before) - 1 : -1]
+        assert logits.masked_fill(policy.banned_V, -torch.inf).argmax(-1).tolist() == ids
+        expected = logits.log_softmax(-1)[torch.arange(len(ids)), ids]
+        torch.testing.assert_close(got.logps_NT[row, : len(ids)], expected, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7, 1.6])
+def test_log_probabilities_of_the_sampler_are_those_of_training_and_of_plain_rows(temperature) -> None:
+    policy, prompts, group = shared_policy(), collate(), 3
+    got = sampled(policy, prompts, group, temperature=temperature)
+    trees = [[Branch(ids=got.ids(b * group + g)) for g in range(group)] for b in range(len(EXAMPLES))]
+    with torch.no_grad():
+        packed, logps_M = policy.logps(prompts, trees, temperature=temperature)
+        trained_NT = packed.per_token(logps_M, range(len(EXAMPLES) * group), got.ids_NT.shape[1])
+        torch.testing.assert_close(got.logps_NT, trained_NT, rtol=0, atol=TOLERANCE)
+        for n in range(len(EXAMPLES) * group):
+            row = n // group
+            plain = plain_logps(policy, prompts, row, prompt_ids(prompts, row), got.ids(n), temperature)
+            torch.testing.assert_close(got.logps_NT[n, : len(plain)], plain, rtol=0, atol=TOLERANCE)
+
+
+def test_left_padding_changes_nothing() -> None:
+    policy = shared_policy()
+    together = sampled(policy, collate(), temperature=0.0)
+    for row, example in enumerate(EXAMPLES):
+        alone = sampled(policy, collate([example]), temperature=0.0)
+        assert together.ids(row) == alone.ids(0)
+        size = len(alone.ids(0))
+        torch.testing.assert_close(together.logps_NT[row, :size], alone.logps_NT[0], rtol=0, atol=TOLERANCE)
+
+
+def test_a_group_is_sampled_from_its_own_prompt() -> None:
+    """Greedy copies of a prompt are equal, and lie next to each other."""
+    got = sampled(shared_policy(), collate(), 3, temperature=0.0)
+    single = sampled(shared_policy(), collate(), 1, temperature=0.0)
+    assert [got.ids(n) for n in range(9)] == [single.ids(n // 3) for n in range(9)]
+    assert len({tuple(single.ids(n)) for n in range(3)}) == 3
+
+
+def test_the_generator_decides_and_nothing_else() -> None:
+    policy, prompts = shared_policy(), collate()
+    torch.manual_seed(0)
+    first = sampled(policy, prompts, 4, seed=5)
+    state = torch.get_rng_state()
+    assert torch.equal(sampled(policy, prompts, 4, seed=5).ids_NT, first.ids_NT)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not torch.equal(sampled(policy, prompts, 4, seed=6).ids_NT, first.ids_NT)
+    assert len({tuple(first.ids(n)) for n in range(12)}) == 12
+    assert torch.equal(
+        sampled(policy, prompts, temperature=0.0, seed=1).ids_NT, sampled(policy, prompts, temperature=0.0).ids_NT
+    )
+
+
+@pytest.mark.parametrize("stop", ["<|im_end|>", "<|endoftext|>"])
+def test_either_end_of_text_token_ends_a_completion(stop) -> None:
+    policy, prompts = build_policy(), collate()
+    policy = biased(policy, {token(stop): 10.0})
+    pad = processor().tokenizer.pad_token_id
+    got = sampled(policy, prompts, 8, steps=12, temperature=2.0)
+    lengths = []
+    for n in range(len(got.ids_NT)):
+        ids, row = got.ids(n), got.ids_NT[n].tolist()
+        ends = [place for place, t in enumerate(row) if t in policy.stop_ids]
+        length = ends[0] + 1 if ends else len(row)
+        lengths.append(length)
+        assert got.mask_NT[n].tolist() == [place < length for place in range(len(row))]
+        assert ids == row[:length]
+        assert row[length:] == [pad] * (len(row) - length)
+        assert not got.logps_NT[n, length:].any()
+        assert (got.logps_NT[n, :length] < 0).all()
+        assert bool(got.truncated_N[n]) == (not ends)
+    assert len(set(lengths)) > 3  # completions of one batch end at different steps
+    stopped = [got.ids(n)[-1] for n in range(len(got.ids_NT)) if not got.truncated_N[n]]
+    assert token(stop) in stopped
+
+
+def test_sampling_ends_with_the_last_completion() -> None:
+    for stop in ("<|im_end|>", "<|endoftext|>"):
+        got = sampled(biased(build_policy(), {token(stop): 1e4}), collate(), 2, steps=50)
+        assert got.ids_NT.tolist() == [[token(stop)]] * 6
+        assert got.mask_NT.all()
+        assert not got.truncated_N.any()
+
+
+@pytest.mark.parametrize("configured", [None, "<|im_end|>", ["<|im_end|>"]])
+def test_both_end_of_text_tokens_stop_whatever_the_checkpoint_says(configured) -> None:
+    model = build_model(processor(), hidden=48, layers=1)
+    ids = [token(t) for t in configured] if isinstance(configured, list) else configured and token(configured)
+    model.generation_config.eos_token_id = ids
+    assert QwenVLPolicy(model, processor()).stop_ids == sorted([token("<|im_end|>"), token("<|endoftext|>")])
+
+
+def test_further_end_of_text_tokens_of_a_checkpoint_are_taken() -> None:
+    model = build_model(processor(), hidden=48, layers=1)
+    model.generation_config.eos_token_id = 17
+    assert 17 in QwenVLPolicy(model, processor()).stop_ids
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_tokens_of_images_and_videos_are_never_sampled(temperature) -> None:
+    names = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>")
+    policy = biased(build_policy(), {token(name): 1e3 for name in names})
+    got = sampled(policy, collate(), 4, temperature=temperature)
+    assert not set(got.ids_NT.flatten().tolist()) & {token(name) for name in names}
+    assert (got.logps_NT[got.mask_NT] < -900).all()  # the whole distribution, as in training
+
+
+def test_rows_behind_the_vocabulary_are_never_sampled() -> None:
+    """Checkpoints pad the embedding to a round number; those rows decode to nothing."""
+    model = build_policy().model
+    size = len(processor().tokenizer)
+    model.resize_token_embeddings(size + 40, mean_resizing=False)
+    policy = biased(QwenVLPolicy(model, processor()), {index: 1e3 for index in range(size, size + 40)})
+    assert policy.banned_V.shape == (size + 40,)
+    assert int(sampled(policy, collate(), 4).ids_NT.max()) < size
+
+
+def test_draws_follow_the_tempered_distribution_without_banned_tokens() -> None:
+    logits = torch.tensor([2.0, 1.0, 0.0, -1.0, 3.0])
+    banned = torch.tensor([False, False, False, False, True])
+    rows = 40_000
+    for temperature in (0.5, 1.0, 2.0):
+        generator = torch.Generator().manual_seed(0)
+        ids, logps = draw(logits.expand(rows, -1), banned, temperature, generator)
+        expected = (logits[:4] / temperature).softmax(0)
+        torch.testing.assert_close(ids.bincount(minlength=5)[:4] / rows, expected, rtol=0, atol=0.01)
+        assert int(ids.max()) < 4
+        torch.testing.assert_close(logps, (logits / temperature).log_softmax(0)[ids])
+
+
+def test_temperature_zero_takes_the_likeliest_allowed_token_and_reads_it_at_one() -> None:
+    logits = torch.tensor([[2.0, 1.0, 3.0]])
+    ids, logps = draw(logits, torch.tensor([False, False, True]), 0.0, None)
+    assert ids.tolist() == [0]
+    torch.testing.assert_close(logps, logits.log_softmax(1)[:, 0])
+
+
+def test_lockstep_of_a_single_rank_changes_nothing(tmp_path) -> None:
+    policy, prompts = shared_policy(), collate([TOLD])
+    expected = sampled(policy, prompts, 2)
+    assert torch.equal(sampled(policy, prompts, 2, lockstep=True).ids_NT, expected.ids_NT)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        assert torch.equal(sampled(policy, prompts, 2, lockstep=True).ids_NT, expected.ids_NT)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_joined_completions_are_padded_to_the_longest() -> None:
+    def one(ids: list[int], cut: bool) -> Completions:
+        row = torch.tensor([ids])
+        return Completions(ids_NT=row, mask_NT=row > 0, logps_NT=-row.float(), truncated_N=torch.tensor([cut]))
+
+    got = join_completions([one([5], False), one([6, 7, 8], True)], pad_id=99)
+    assert got.ids_NT.tolist() == [[5, 99, 99], [6, 7, 8]]
+    assert got.mask_NT.tolist() == [[True, False, False], [True] * 3]
+    assert got.logps_NT.tolist() == [[-5, 0, 0], [-6, -7, -8]]
+    assert got.truncated_N.tolist() == [False, True]
+    assert got.mask_NT.dtype == torch.bool
+    assert (got.ids(0), got.ids(1)) == ([5], [6, 7, 8])
