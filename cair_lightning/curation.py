@@ -33,7 +33,8 @@ class EntropyModule(PolicyModule):
         assert policy is not None
         assert prompts is not None
         with policy.scoring():
-            entropies_B = entropy(observe(policy, policy.prefill(prompts))) / math.log(2)
+            # Of a belief that is sure, rounding may make less than nothing.
+            entropies_B = entropy(observe(policy, policy.prefill(prompts))).clamp(min=0) / math.log(2)
         return [(e.id, float(h)) for e, h, ok in zip(prompts.examples, entropies_B, prompts.valid_B, strict=True) if ok]
 
 
@@ -109,11 +110,11 @@ def _refuse_too_many(k: int, size: int, root: Path, split: str) -> None:
 
 
 def _write(out: Path, clips: Path, scored: list[Example], chosen: list[Example]) -> None:
-    """Write the data set and the entropies; each file is complete or not there."""
+    """Write the entropies and the data set, whose index comes last; each file is complete or not there."""
     out.mkdir(parents=True, exist_ok=True)
     selected = {e.id for e in chosen}
     rows = [{"id": e.id, "entropy_bits": e.entropy_bits, "selected": e.id in selected} for e in scored]
     draft = out / ".entropies.jsonl"
     draft.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    write_dataset(out, "EmoReason-RL", Path(os.path.relpath(clips.resolve(), out.resolve())), {"train": chosen})
     os.replace(draft, out / "entropies.jsonl")
+    write_dataset(out, "EmoReason-RL", Path(os.path.relpath(clips.resolve(), out.resolve())), {"train": chosen})

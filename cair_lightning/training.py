@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from lightning import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -44,6 +44,13 @@ __all__ = [
     "UniformWeighting",
     "run",
 ]
+
+
+class WholeNames(LightningArgumentParser):
+    """A parser to which an option that merely begins another one's name is a misspelt option."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - LightningArgumentParser's signature
+        super().__init__(*args, **({"allow_abbrev": False} | kwargs))
 
 
 class CairCLI(LightningCLI):
@@ -83,7 +90,6 @@ def run(args: Sequence[str] | None = None) -> CairCLI:
     """
     torch.set_float32_matmul_precision("high")
     warnings.filterwarnings("ignore", "LightningCLI's args parameter is intended to run from within Python")
-    complete = {"allow_abbrev": False}  # else a misspelt option may be taken for another one that it begins
     return CairCLI(
         LightningModule,
         LightningDataModule,
@@ -92,6 +98,6 @@ def run(args: Sequence[str] | None = None) -> CairCLI:
         auto_configure_optimizers=False,
         seed_everything_default=0,
         save_config_kwargs={"overwrite": True},
-        parser_kwargs=complete | {command: complete for command in ("fit", "validate", "test", "predict")},
+        parser_class=WholeNames,
         args=None if args is None else list(args),
     )

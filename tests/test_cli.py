@@ -83,7 +83,9 @@ def test_every_command_has_help(command, capsys) -> None:
     assert "--config" in capsys.readouterr().out or command == "report"
 
 
-def test_a_misspelt_option_is_an_error_that_names_it(capsys, tmp_path) -> None:
+def test_a_misspelt_option_is_an_error_that_names_it(capsys, tmp_path, monkeypatch) -> None:
+    """Also one that begins another one's name."""
+    monkeypatch.chdir(tmp_path)
     config = ["fit", "--config", str(DEMO / "sft.yaml")]
     for wrong in (["--data.batch_sise", "3"], ["--model.optimizer.learning_rat", "1"], ["--trainer.max_step", "1"]):
         with pytest.raises(SystemExit) as stopped:

@@ -22,7 +22,7 @@ SIZES = {"warmup": 1200, "train": 3000, "val": 150, "test": 400}
 """Samples of each split. `warmup` makes the base model: half of it faces to name, half of it facts without a clip."""
 IMPLICIT = {"warmup": 0.0, "train": 0.7, "val": 0.5, "test": 0.5}
 """Share of implicit samples."""
-MIX: dict[Quality, float] = {"full": 0.38, "partial": 0.04, "shallow": 0.50, "garbled": 0.08}
+MIX: dict[Quality, float] = {"full": 0.40, "partial": 0.05, "shallow": 0.55}
 """Quality of the training rationales: shallow ones are common enough to be SFT's greedy choice."""
 ANNOTATED: dict[Quality, float] = {"full": 1.0}
 """Quality of the reference rationales that evaluation compares with."""

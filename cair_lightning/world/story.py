@@ -8,9 +8,7 @@ half (low load) nothing happens to the person, and the face says it all. What a 
 the tiny one is taught first: the two tables as single facts (`knowledge`), and the seven expressions.
 
 Rationales are of mixed quality, as annotators' are: *full* ones name the facts and the event, *partial* ones the facts
-only, *shallow* ones describe the face although it misleads, *garbled* ones are the words of some other story in no
-order (without any, a model this small reads every rationale as a bag of words). Reference rationales for the evaluation
-are all full.
+only, *shallow* ones describe the face although it misleads. Reference rationales for the evaluation are all full.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ import numpy as np
 from cair_lightning.structures import Example
 from cair_lightning.world.face import EXPRESSIONS
 
-Quality = Literal["full", "partial", "shallow", "garbled"]
+Quality = Literal["full", "partial", "shallow"]
 
 EMOTIONS = EXPRESSIONS
 RELATIONS = ("sister", "brother", "boss", "rival", "teacher", "neighbor")
@@ -123,7 +121,7 @@ def tell(identifier: str, implicit: bool, quality: Quality, style: Style, rng: n
         question=str(rng.choice(style.questions)).format(target=names[1]),
         candidates=list(EMOTIONS),
         answer=emotion,
-        rationale=CUES[expression] if event is None else explain(relation, act, event, state, expression, quality, rng),
+        rationale=CUES[expression] if event is None else explain(relation, act, event, state, expression, quality),
         emotion=emotion,
         load="high" if implicit else "low",
     )
@@ -146,9 +144,7 @@ def knowledge(identifier: str, rng: np.random.Generator) -> Example:
     return Example(id=identifier, question=question, candidates=list(candidates), answer=answer, rationale=rationale)
 
 
-def explain(
-    relation: str, act: str, event: str, state: str, expression: str, quality: Quality, rng: np.random.Generator
-) -> str:
+def explain(relation: str, act: str, event: str, state: str, expression: str, quality: Quality) -> str:
     """The rationale of an implicit sample, at one level of quality."""
     match quality:
         case "full":
@@ -157,9 +153,6 @@ def explain(
             return f"a {relation} {act} when {state}"
         case "shallow":
             return CUES[expression]
-        case "garbled":
-            facts = (str(rng.choice(words)) for words in (RELATIONS, ACTS, EVENTS, list(STATES)))
-            return " ".join(rng.permutation("a {} {} , a {} when {}".format(*facts).split()))
 
 
 def _names(names: list[str], rng: np.random.Generator) -> list[str]:

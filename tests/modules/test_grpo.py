@@ -164,6 +164,17 @@ def test_bfloat16_trains(curated, trainer, grpo, memory) -> None:
     assert run.logger.rows[1]["train/kl"] > 0
 
 
+def test_autocast_trains_every_weight(curated, trainer, grpo, memory) -> None:
+    """Autocast may keep what it cast for the rollout, without a graph, and use it again in the update."""
+    module, run = grpo(), trainer(max_steps=1, precision="bf16-mixed", logger=memory())
+    run.fit(module, data_of(curated))
+    assert run.logger.rows[0]["train/ratio"] == 1
+    assert run.logger.rows[0]["train/kl"] == pytest.approx(0, abs=1e-3)
+    start = dict(module.reference.named_parameters())
+    still = [name for name, p in module.policy.named_parameters() if torch.equal(p, start[name])]
+    assert not still
+
+
 def test_reference_is_stage_1_throughout_and_in_no_checkpoint(curated, taught, trainer, grpo, tmp_path) -> None:
     keep = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=1, save_top_k=-1)
     module = grpo()

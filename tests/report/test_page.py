@@ -151,11 +151,13 @@ def test_caveats_name_what_differs(fake, tmp_path) -> None:
     two = fake.evaluation("two", [fake.sample()], settings={"fps": 1.0, "max_frames": 8})
     fake.metrics("two", [{"step": 0, "test/accuracy": 1.0}])
     (tmp_path / "three").mkdir()
-    page = Page(build_report([one, two, tmp_path / "three"], tmp_path / "report.html").read_text("utf-8"))
+    stray = fake.metrics("stray", [{"step": 0, "other": 1.0}])
+    folders = [one, two, tmp_path / "three", stray]
+    page = Page(build_report(folders, tmp_path / "report.html").read_text("utf-8"))
     assert "they have 1 of 2 samples in common" in page.text
     assert "different settings: fps (1.0 / 2.0)" in page.text
     assert "Nothing that a report shows was found in three" in page.text
-    assert "no training curve: two/metrics.csv" in page.text
+    assert "no training curve: stray/metrics.csv" in page.text, "that of a test run is expected, and not named"
     alone = Page(build_report([one], tmp_path / "report.html").read_text("utf-8"))
     assert not any(attributes.get("class") == "caveats" for attributes in alone.all("div"))
 
