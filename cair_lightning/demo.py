@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -38,12 +40,13 @@ def demo(out: Path = Path("runs/demo"), seed: int = 0, strategies: tuple[str, ..
     from cair_lightning.report import build_report
     from cair_lightning.world.build import build_checkpoint, build_world
 
+    _keep_quiet()
     out, console, started = Path(out), Console(), time.perf_counter()
     world, tiny, curated = out / "world", out / "tiny", out / "curated"
     stage = _Announcer(console)
     stage("the world: stories, clips, manifests", lambda: build_world(world, seed))
     stage("a tiny Qwen2.5-VL", lambda: build_checkpoint(tiny, seed))
-    stage("perception warm-up", lambda: train("warmup", tiny, world, out / "warmup", seed))
+    stage("warm-up: faces and facts", lambda: train("warmup", tiny, world, out / "warmup", seed))
     stage("stage 1: SFT", lambda: train("sft", out / "warmup" / "policy", world, out / "sft", seed))
     stage("curation: the most uncertain samples", lambda: _curate(out / "sft" / "policy", world, curated))
     stage("evaluate SFT", lambda: evaluate("SFT", out / "sft" / "policy", world, out / "evaluation" / "sft", seed))
@@ -118,6 +121,15 @@ def _curate(policy: Path, world: Path, out: Path) -> None:
 
     if not (out / "emoreason.json").exists():
         curate(str(policy), world, out, CURATED, vision=VISION, loading=PolicySettings(), batch_size=50, num_workers=0)
+
+
+def _keep_quiet() -> None:
+    """Leave the stages their progress bars; take away what libraries say about devices, loggers and loading."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")
 
 
 class _Announcer:

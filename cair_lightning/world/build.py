@@ -22,6 +22,8 @@ SIZES = {"warmup": 1200, "train": 3000, "val": 150, "test": 400}
 """Samples of each split. `warmup` makes the base model: half of it faces to name, half of it facts without a clip."""
 IMPLICIT = {"warmup": 0.0, "train": 0.7, "val": 0.5, "test": 0.5}
 """Share of implicit samples."""
+FACTS = {"warmup": 0.5, "train": 0.2}
+"""Share of single facts of the world, asked without a clip. SFT goes on with some, so that it does not unlearn them."""
 MIX: dict[Quality, float] = {"full": 0.40, "partial": 0.05, "shallow": 0.55}
 """Quality of the training rationales: shallow ones are common enough to be SFT's greedy choice."""
 ANNOTATED: dict[Quality, float] = {"full": 1.0}
@@ -102,7 +104,7 @@ def _stories(split: str, size: int, seed: int) -> list[Story]:
         implicit = bool(rng.random() < IMPLICIT[split])
         quality = list(mix)[rng.choice(len(mix), p=list(mix.values()))]
         identifier = f"{split}{n:04d}"
-        if split == "warmup" and n % 2:
+        if rng.random() < FACTS.get(split, 0.0):
             told.append(Story(example=knowledge(identifier, rng), expression=""))
         else:
             told.append(tell(identifier, implicit, quality, style, rng))

@@ -135,7 +135,8 @@ def knowledge(identifier: str, rng: np.random.Generator) -> Example:
     """
     relation, act = str(rng.choice(RELATIONS)), str(rng.choice(ACTS))
     event, state = str(rng.choice(EVENTS)), str(rng.choice(list(STATES)))
-    if rng.random() < 2 / 3:  # there are more facts about acts than about events
+    acts, events = len(RELATIONS) * len(ACTS), len(EVENTS) * len(STATES)
+    if rng.random() < acts / (acts + events):  # each fact as often as any other
         candidates, answer = EVENTS, event_of(relation, act)
         question, rationale = f"what is it when a {relation} {act} ?", f"a {relation} {act} , a {answer}"
     else:
