@@ -1,8 +1,9 @@
-"""Does the method work on the embedded world?   python benchmarks/embedded_world.py --seeds 0 1 2 --out runs/world
+"""Does the method work on the embedded world?   python benchmarks/embedded_world.py --seeds 11 12 13 --out runs/world
 
 Each seed makes its own world, tiny model, warm-up, SFT, curation, CAIR and Naive RL through `cair demo`, and evaluates
 all three checkpoints on the test split (held-out names and phrasings). Writes every figure with its spread over the
-seeds, and the claims it is to decide, to benchmarks/results/embedded_world.json. About ten minutes per seed on 2 cores.
+seeds, and the claims it is to decide, to benchmarks/results/embedded_world.json. The world was tuned on other seeds.
+About ten minutes per seed on 2 cores.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def environment() -> dict[str, Any]:
 def main() -> None:
     """Run all seeds and write the result."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[11, 12, 13])
     parser.add_argument("--out", type=Path, default=Path("runs/world"))
     parser.add_argument("--result", type=Path, default=ROOT / "benchmarks" / "results" / "embedded_world.json")
     options = parser.parse_args()
