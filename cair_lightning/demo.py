@@ -127,7 +127,7 @@ def _keep_quiet() -> None:
     """Leave the stages their progress bars; take away what libraries say about devices, loggers and loading."""
     from transformers.utils import logging as transformers_logging
 
-    transformers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")
 
