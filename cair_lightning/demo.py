@@ -31,7 +31,7 @@ def demo(out: Path = Path("runs/demo"), seed: int = 0, strategies: tuple[str, ..
 
     Args:
         out: Folder for everything that the demo makes.
-        seed: Seed of the world, of the untrained weights and of the order of samples; sampling in stage 2 keeps its own.
+        seed: Seed of the world, the untrained weights and the order of samples; sampling in stage 2 keeps its own.
         strategies: Stage-2 configurations to train (`cair`, `naive_rl`).
 
     Returns:
@@ -71,7 +71,7 @@ def train(config: str, policy: Path, root: Path, folder: Path, seed: int, *extra
         policy: The checkpoint to start from.
         root: The data set.
         folder: Folder of the run; `policy` in it is the result.
-        seed: Seed of the order of samples and of what draws at random, but for `model.seed` (sampling in stage 2).
+        seed: Seed of the order of samples; sampling in stage 2 has its own, `model.seed`.
         extra: Further options of `cair fit`.
     """
     from cair_lightning.training import run
