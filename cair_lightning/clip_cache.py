@@ -20,12 +20,11 @@ from numpy.typing import NDArray
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 """Raise it whenever what is stored for the same clip and settings changes."""
 MAGIC = b"CAIRclip"
-HEAD = struct.Struct("<8sIII")
-"""Magic, checksum of all that follows this head, length of the description, length of the levels."""
-LEVELS = 256
+HEAD = struct.Struct("<8sII")
+"""Magic, checksum of all that follows this head, length of the description."""
 LOW_WATER = 0.9
 """Share of the bound that is left when old clips have to go, so that they do not go one by one."""
 
@@ -34,8 +33,8 @@ LOW_WATER = 0.9
 class StoredClip:
     """A processed clip as it is stored."""
 
-    patches: NDArray[np.float32]
-    """[patches, values of a patch], as the video processor returns them; a patch's values are channel by channel."""
+    patches: NDArray[np.uint8] | NDArray[np.float32]
+    """[patches, values of a patch], bytes or floats."""
     grid: tuple[int, int, int]
     """Temporal patches, and rows and columns of patches."""
     seconds_per_grid: float
@@ -102,16 +101,9 @@ class ClipCache:
             log.warning("%s is torn or no clip of this cache; the clip is decoded anew and replaces it.", path)
         return clip
 
-    def store(self, key: str, clip: StoredClip, levels_CV: NDArray[np.float32] | None = None) -> None:
-        """Store a processed clip. A disk that is full or read-only is warned about, and the run goes on.
-
-        Args:
-            key: Its name.
-            clip: What to store.
-            levels_CV: [channels, 256], the value of each level of brightness after normalisation, for a quarter of the
-                size. Where they do not give the patches bit by bit, the patches are stored as they are.
-        """
-        data = _pack(clip, levels_CV)
+    def store(self, key: str, clip: StoredClip) -> None:
+        """Store a processed clip. A disk that is full or read-only is warned about, and the run goes on."""
+        data = _pack(clip)
         path = self._path(key)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -170,51 +162,27 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _pack(clip: StoredClip, levels_CV: NDArray[np.float32] | None) -> bytes:
-    codes = None if levels_CV is None else _codes(clip.patches, levels_CV)
-    description = {"shape": clip.patches.shape, "grid": clip.grid, "seconds_per_grid": clip.seconds_per_grid.hex()}
+def _pack(clip: StoredClip) -> bytes:
+    description = {
+        "type": str(clip.patches.dtype),
+        "shape": clip.patches.shape,
+        "grid": clip.grid,
+        "seconds_per_grid": clip.seconds_per_grid.hex(),
+    }
     text = json.dumps(description).encode()
-    levels = b"" if codes is None or levels_CV is None else levels_CV.tobytes()
-    content = text + levels + (clip.patches if codes is None else codes).tobytes()
-    return HEAD.pack(MAGIC, zlib.crc32(content), len(text), len(levels)) + content
+    content = text + clip.patches.tobytes()
+    return HEAD.pack(MAGIC, zlib.crc32(content), len(text)) + content
 
 
 def _unpack(data: bytes) -> StoredClip | None:
     """The clip; None where this is not one that `_pack` wrote, whole."""
     if len(data) < HEAD.size:
         return None
-    magic, checksum, length, levels = HEAD.unpack_from(data)
+    magic, checksum, length = HEAD.unpack_from(data)
     content = memoryview(data)[HEAD.size :]
     if magic != MAGIC or checksum != zlib.crc32(content):
         return None
     description = json.loads(bytes(content[:length]))
-    shape, body = description["shape"], content[length + levels :]
-    if levels:
-        levels_CV = np.frombuffer(content[length : length + levels], np.float32).reshape(-1, LEVELS)
-        patches = _values(np.frombuffer(body, np.uint8).reshape(shape), levels_CV)
-    else:
-        patches = np.frombuffer(body, np.float32).reshape(shape).copy()
+    patches = np.frombuffer(content[length:], description["type"]).reshape(description["shape"])
     seconds = float.fromhex(description["seconds_per_grid"])
-    return StoredClip(patches=patches, grid=tuple(description["grid"]), seconds_per_grid=seconds)
-
-
-def _codes(patches: NDArray[np.float32], levels_CV: NDArray[np.float32]) -> NDArray[np.uint8] | None:
-    """Each value's level; None where the levels do not give the patches back bit by bit."""
-    channels = len(levels_CV)
-    if patches.shape[1] % channels:
-        return None
-    values_NCP = patches.reshape(len(patches), channels, -1)
-    lowest_C1, highest_C1 = levels_CV[:, :1], levels_CV[:, -1:]
-    guess = np.rint((values_NCP - lowest_C1) * ((LEVELS - 1) / (highest_C1 - lowest_C1)))
-    codes = np.clip(guess, 0, LEVELS - 1).astype(np.uint8).reshape(patches.shape)
-    same = np.array_equal(_values(codes, levels_CV).view(np.uint32), np.ascontiguousarray(patches).view(np.uint32))
-    return codes if same else None
-
-
-def _values(codes: NDArray[np.uint8], levels_CV: NDArray[np.float32]) -> NDArray[np.float32]:
-    values = np.empty(codes.shape, np.float32)
-    size = codes.shape[1] // len(levels_CV)
-    for channel, levels_V in enumerate(levels_CV):
-        part = slice(channel * size, (channel + 1) * size)
-        values[:, part] = levels_V[codes[:, part]]
-    return values
+    return StoredClip(patches=patches.copy(), grid=tuple(description["grid"]), seconds_per_grid=seconds)

@@ -133,6 +133,11 @@ def test_single_frame_is_repeated(tmp_path) -> None:
     assert got.sampled_fps == pytest.approx(20)  # two frames in the tenth of a second that the clip lasts
 
 
+@pytest.mark.parametrize("name", ["none.mp4", "none.mkv", "none.avi"])
+def test_a_clip_without_frames_is_refused(tmp_path, name) -> None:
+    assert refusal(write_clip(tmp_path / name, []))
+
+
 @pytest.mark.parametrize("name", ["clip.mkv", "clip.mov"])
 def test_sampled_frames_are_those_of_a_sequential_decoder(tmp_path, name) -> None:
     path = write_clip(tmp_path / name, steady(45))

@@ -15,12 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cair_lightning.clip_cache import LEVELS, ClipCache, StoredClip
+from cair_lightning.clip_cache import ClipCache, StoredClip
 from cair_lightning.clip_root import ClipRoot
 from cair_lightning.clips import ClipError, read_clip
 from cair_lightning.parsing import WHITESPACE
 from cair_lightning.policies.batch import Prompts
 from cair_lightning.policies.positions import prompt_positions
+from cair_lightning.policies.video import Patcher
 from cair_lightning.prompts import direct_completion, messages, question_text, reason_completion
 from cair_lightning.structures import Crop, Example, Form
 
@@ -68,6 +69,7 @@ class _Clip:
     """A processed clip."""
 
     patches: Tensor
+    """As `Patcher.cut` makes them."""
     grid: tuple[int, int, int]
     seconds_per_grid: float
     failure: str | None = None
@@ -110,6 +112,10 @@ class Collator:
         self.merge: int = config.vision_config.spatial_merge_size
         self.temporal_patch: int = config.vision_config.temporal_patch_size
         self.pad_id: int = processor.tokenizer.pad_token_id
+        side = processor.video_processor.patch_size * self.merge
+        self.patcher = Patcher(
+            processor.video_processor, vision.min_pixels, vision.max_pixels, side, self.temporal_patch
+        )
         self._kept: OrderedDict[tuple[str, float | None, float | None, Crop | None], _Clip] = OrderedDict()
 
     def __call__(self, items: Sequence[tuple[Example, Form]]) -> Prompts:
@@ -142,7 +148,7 @@ class Collator:
             positions_3BL=positions_3BL,
             forks=[row[2] for row in rows],
             direct_tails=[row[3] for row in rows],
-            patches=torch.cat([clip.patches for clip in read]) if read else None,
+            patches=self.patcher.floats([clip.patches for clip in read]) if read else None,
             grids=[None if clip is None else clip.grid for clip in clips],
             valid_B=~torch.tensor(failed),
             completions=completions,
@@ -210,9 +216,9 @@ class Collator:
         if stored is not None:
             return _Clip(torch.from_numpy(stored.patches), stored.grid, stored.seconds_per_grid)
         clip = self._read(example, path)
-        if key is not None and clip.patches.dtype == torch.float32:
+        if key is not None:
             stored = StoredClip(patches=clip.patches.numpy(), grid=clip.grid, seconds_per_grid=clip.seconds_per_grid)
-            self.cache.store(key, stored, self._levels_CV)
+            self.cache.store(key, stored)
         return clip
 
     def _read(self, example: Example, path: Path) -> _Clip:
@@ -221,20 +227,8 @@ class Collator:
         return self._process(frames.frames, frames.sampled_fps)
 
     def _process(self, frames_THWC: np.ndarray, sampled_fps: float) -> _Clip:
-        """Resize, normalise and cut into patches."""
-        patches, (frames, height, width) = self._patches(frames_THWC, self.vision.min_pixels, self.vision.max_pixels)
-        return _Clip(patches, (frames, height, width), self.temporal_patch / sampled_fps)
-
-    def _patches(self, frames_THWC: np.ndarray, least: int, most: int) -> tuple[Tensor, list[int]]:
-        """What the checkpoint's own video processor makes of frames with so many pixels."""
-        out = self.processor.video_processor(
-            videos=[torch.from_numpy(frames_THWC).permute(0, 3, 1, 2)],
-            do_sample_frames=False,
-            size={"shortest_edge": least, "longest_edge": most},
-            cap_pixels_per_frame=False,
-            return_tensors="pt",
-        )
-        return out["pixel_values_videos"], out["video_grid_thw"][0].tolist()
+        """Resize and cut into patches."""
+        return _Clip(*self.patcher.cut(frames_THWC), self.temporal_patch / sampled_fps)
 
     @cached_property
     def _recipe(self) -> dict[str, Any]:
@@ -245,19 +239,6 @@ class Collator:
             "processor": json.loads(self.processor.video_processor.to_json_string()),
             "versions": {name: version(name) for name in DECODERS},
         }
-
-    @cached_property
-    def _levels_CV(self) -> np.ndarray | None:
-        """The 256 values that each channel's brightness can take; None where the processor knows more or fewer.
-
-        Read from a picture that shows all of them and has a size at which nothing is resized.
-        """
-        side = self.processor.video_processor.patch_size * self.merge
-        ramp_HW = (np.arange(side * side) % LEVELS).astype(np.uint8).reshape(side, side)
-        frames_THWC = np.broadcast_to(ramp_HW[None, :, :, None], (self.temporal_patch, side, side, 3)).copy()
-        values_CN = self._patches(frames_THWC, side**2, side**2)[0].numpy().reshape(self.merge**2, 3, -1).swapaxes(0, 1)
-        levels = [np.unique(values_N) for values_N in values_CN.reshape(3, -1)]
-        return np.stack(levels) if {len(values) for values in levels} == {LEVELS} else None
 
 
 def completion_ids(tokenizer: PreTrainedTokenizerBase, example: Example, form: Form) -> list[int]:

@@ -201,6 +201,19 @@ def test_kept_clips_are_the_latest_and_no_more_than_asked_for(monkeypatch) -> No
     assert read == ["short.mp4"] * 2
 
 
+def test_a_half_of_a_kept_clip_is_another_clip() -> None:
+    collator = build_collator(kept_clips=3)
+    whole, left, right, again = (collator([(replace(WIDE, crop=c), "reason")]) for c in (None, "left", "right", None))
+    assert torch.equal(whole.patches, again.patches)
+    assert left.patches.shape == right.patches.shape
+    assert not torch.equal(left.patches, right.patches)
+    assert left.grids[0][2] < left.grids[0][1]  # higher than wide
+    frames = read_clip(clip_root() / WIDE.clip, None, None, VISION.fps, VISION.max_frames).frames
+    half, grid = collator.patcher.cut(frames[:, :, : frames.shape[2] // 2].copy())
+    assert torch.equal(left.patches, collator.patcher.floats([half]))
+    assert left.grids == [grid]
+
+
 def test_a_kept_clip_stays_as_it_was() -> None:
     collator = build_collator(kept_clips=3)
     first = collator([(SEEN, "reason"), (replace(SEEN, id="gone", clip="missing.mp4"), "reason")])
