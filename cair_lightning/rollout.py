@@ -13,12 +13,12 @@ from torch import Tensor
 
 from cair_lightning.losses import AdvantageScale, Normalisation, group_advantages, token_weights
 from cair_lightning.policies.collation import Prompts
+from cair_lightning.policies.prefix import Prefix
 from cair_lightning.policies.qwen import Completions, QwenVLPolicy
-from cair_lightning.policies.sampling import join_completions
 from cair_lightning.policies.tree import Branch
 from cair_lightning.rewards import LeakageLexicon, LeakagePolicy, accuracy_reward, composite_reward, mediation_rewards
 from cair_lightning.structures import Answer, Example
-from cair_lightning.verifier import Rewrite, Verdict, entropy, join_verdicts, verify
+from cair_lightning.verifier import Rewrite, Verdict, entropy, verify
 from cair_lightning.weighting import CognitiveLoadWeighting, Weighting
 
 Gather = Callable[[Tensor], Tensor]
@@ -185,15 +185,20 @@ def roll_out(
         progress: Share of the training that is done, for the curriculum.
         gather: Concatenates a tensor (B,) or (N,) over the ranks.
         rank: This rank, to find its own part of what was gathered.
-        prompts_per_forward: Prompts that are computed at the same time; None is all.
+        prompts_per_forward: Prompts that are computed at the same time; None is all. Tokens are sampled for all prompts
+            together.
         lockstep: See `QwenVLPolicy.sample`.
     """
     seconds: dict[str, float] = {}
     group, size = sampling.group_size, prompts_per_forward or len(prompts)
-    chunks = [range(len(prompts))[first : first + size] for first in range(0, len(prompts), size)]
     with policy.scoring():
-        judged = _sample_and_judge(policy, prompts, chunks, sampling, rewards, generator, lockstep, seconds)
-    completions, verdict, leaked_N = judged
+        with stopwatch(seconds, "prefill"):
+            prefix = policy.prefill(prompts, size)
+        with stopwatch(seconds, "generate"):
+            limit, temperature = sampling.max_new_tokens, sampling.temperature
+            completions = policy.sample(prefix, group, limit, temperature, generator, lockstep)
+        with stopwatch(seconds, "verify"):
+            verdict, leaked_N = _judge(policy, prefix, completions, group, rewards)
     log_p_obs_B = at_truth(verdict.log_p_obs_BY, [e.candidates.index(e.answer) for e in prompts.examples])
     log_p_obs_N = log_p_obs_B.repeat_interleave(group)
     parts = reward(_repeated(prompts, group), verdict.answers, log_p_obs_N, verdict, leaked_N, rewards)
@@ -219,45 +224,26 @@ def roll_out(
     )
     if reference is not None:
         with stopwatch(seconds, "reference"), reference.scoring():
+            chunks = [range(len(prompts))[first : first + size] for first in range(0, len(prompts), size)]
             logps = [completion_logps(reference, prompts, completions, chunk, sampling.temperature) for chunk in chunks]
             result.ref_logps_NT = torch.cat(logps)
     return result
 
 
-def _sample_and_judge(
-    policy: QwenVLPolicy,
-    prompts: Prompts,
-    chunks: Sequence[range],
-    sampling: SamplingSettings,
-    rewards: RewardSettings,
-    generator: torch.Generator | None,
-    lockstep: bool,
-    seconds: dict[str, float],
-) -> tuple[Completions, Verdict, Tensor]:
-    """The completions, what the verifier says of them, and which rationales name a candidate."""
+def _judge(
+    policy: QwenVLPolicy, prefix: Prefix, completions: Completions, group: int, rewards: RewardSettings
+) -> tuple[Verdict, Tensor]:
+    """What the verifier says of completions, and which rationales name a candidate."""
     masks = rewards.mediation and (rewards.score_masked or rewards.leakage == "masked")
-    lexicon, group = LeakageLexicon(), sampling.group_size
-    parts = [prompts if len(chunks) == 1 else prompts.select(chunk) for chunk in chunks]
-    drawn, verdicts = [], []
-    for part in parts:
-        with stopwatch(seconds, "generate"):
-            prefix = policy.prefill(part)
-            drawn.append(
-                policy.sample(prefix, group, sampling.max_new_tokens, sampling.temperature, generator, lockstep)
-            )
-        with stopwatch(seconds, "verify"):
-            rewrites = {"masked": _masked(lexicon, _repeated(part, group))} if masks else None
-            verdicts.append(verify(policy, prefix, drawn[-1], group, rewrites))
-    if features := [part.features for part in parts if part.features is not None]:
-        prompts.features = torch.cat(features)  # of a frozen tower, which need not run again for the update
-    completions, verdict = join_completions(drawn, policy.tokenizer.pad_token_id), join_verdicts(verdicts)
-    both = zip(_repeated(prompts, group), verdict.answers, strict=True)
+    lexicon, examples = LeakageLexicon(), _repeated(prefix.prompts, group)
+    verdict = verify(policy, prefix, completions, group, {"masked": _masked(lexicon, examples)} if masks else None)
+    both = zip(examples, verdict.answers, strict=True)
     leaked = [a is not None and lexicon.leaks(a.rationale, e.meanings) for e, a in both]
-    leaked_N = torch.tensor(leaked, device=prompts.ids_BL.device)
+    leaked_N = torch.tensor(leaked, device=completions.ids_NT.device)
     if masks:  # a rationale that leaks nothing is its own masked one
         masked_NY = verdict.rewritten["masked"]
         verdict.rewritten["masked"] = torch.where(leaked_N[:, None], masked_NY, verdict.log_p_int_NY)
-    return completions, verdict, leaked_N
+    return verdict, leaked_N
 
 
 def _repeated(prompts: Prompts, group: int) -> list[Example]:

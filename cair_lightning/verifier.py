@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import bisect
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from cair_lightning.parsing import REASON_CLOSE, WHITESPACE, parse
-from cair_lightning.policies.qwen import Completions, Prefix, QwenVLPolicy
-from cair_lightning.policies.tree import PROMPT, Branch, PackedTrees
+from cair_lightning.policies.qwen import Completions, QwenVLPolicy
+from cair_lightning.policies.prefix import Prefix
+from cair_lightning.policies.tree import PROMPT, Branch, Layout
 from cair_lightning.prompts import after_rationale, direct_completion, reason_completion
 from cair_lightning.structures import Answer
 
@@ -44,22 +44,6 @@ class Verdict:
     """The same for rewritten rationales, by name: leaks masked, words shuffled, another sample's z."""
 
 
-def join_verdicts(parts: Sequence[Verdict]) -> Verdict:
-    """The verdicts on several batches, padded to the most candidates; each holds the same rewrites."""
-    width = max(part.log_p_obs_BY.shape[1] for part in parts)
-
-    def padded(tensors: Iterable[Tensor]) -> Tensor:
-        return torch.cat([pad(tensor, (0, width - tensor.shape[1]), value=-torch.inf) for tensor in tensors])
-
-    return Verdict(
-        texts=[text for part in parts for text in part.texts],
-        answers=[answer for part in parts for answer in part.answers],
-        log_p_obs_BY=padded(part.log_p_obs_BY for part in parts),
-        log_p_int_NY=padded(part.log_p_int_NY for part in parts),
-        rewritten={name: padded(part.rewritten[name] for part in parts) for name in parts[0].rewritten},
-    )
-
-
 def entropy(log_p_NY: Tensor) -> Tensor:
     """Shannon entropy of log-beliefs in nats (eq. 10), shape (N,). -inf entries count as probability 0; nan stays nan.
 
@@ -81,17 +65,22 @@ def verify(
 
     Args:
         policy: The model that wrote the completions; it judges itself, inside its `scoring()`.
-        prefix: Its prompts in the reason form, already computed.
-        completions: G completions of each prompt.
+        prefix: Its prompts in the reason form, already computed. Where it holds the completions' keys and values as
+            well, the candidates hang from those.
+        completions: G completions of each prompt; those that were sampled last, where the prefix holds any.
         group_size: G.
         rewrites: Further rationales to read path B with, by name.
+
+    Raises:
+        ValueError: If the prefix holds other completions.
     """
+    _refuse_others(prefix, completions)
     plan = _Plan(policy, prefix)
     ids = [completions.ids(row) for row in range(len(completions.ids_NT))]
     texts = [policy.decode(i) for i in ids]
     answers = [parse(text) for text in texts]
     observed = [plan.direct(b) for b in range(len(prefix.prompts))]
-    intervened = [None if a is None else plan.generated(n // group_size, ids[n]) for n, a in enumerate(answers)]
+    intervened = [None if a is None else plan.generated(*divmod(n, group_size), ids[n]) for n, a in enumerate(answers)]
     rewritten: dict[str, list[_Leaves | None]] = {}
     for name, rewrite in (rewrites or {}).items():
         changed = [None if a is None else rewrite(a.rationale, n) for n, a in enumerate(answers)]
@@ -135,6 +124,18 @@ def cut_rationale(policy: QwenVLPolicy, ids: Sequence[int]) -> tuple[int, str]:
     return kept, rationale[ends[kept] :].decode(errors="replace")
 
 
+def _refuse_others(prefix: Prefix, completions: Completions) -> None:
+    if prefix.completions is None:
+        return
+    held = [stop - start + 1 for start, stop in prefix.completions.spans]
+    given = completions.mask_NT.sum(1).tolist()
+    if held != given:
+        raise ValueError(
+            f"The prefix holds {len(held)} completions of {sum(held)} tokens, and {len(given)} of {sum(given)} are to "
+            "be judged: expected those that were sampled from it last. Run policy.prefill anew for others."
+        )
+
+
 @dataclass(slots=True)
 class _Leaves:
     """The branches that hold one context's candidates."""
@@ -149,6 +150,8 @@ class _Plan:
     def __init__(self, policy: QwenVLPolicy, prefix: Prefix) -> None:
         self.policy = policy
         self.prompts = prefix.prompts
+        self.held = len(prefix.kept()[0].completions)
+        """Completions of each prompt whose keys and values are there: its first branches."""
         self.trees: list[list[Branch]] = [[] for _ in self.prompts.examples]
         self._encoded: dict[tuple[str, ...], list[list[int]]] = {}
 
@@ -160,14 +163,17 @@ class _Plan:
         texts = [direct_completion(y) for y in self.prompts.examples[row].candidates]
         return self._candidates(row, texts, tail)
 
-    def generated(self, row: int, ids: list[int]) -> _Leaves | None:
-        """Path B after the tokens that were really generated."""
+    def generated(self, row: int, place: int, ids: list[int]) -> _Leaves | None:
+        """Path B after the tokens that were really generated, those of the completion at a place in its group."""
         if not self.prompts.examples[row].candidates:
             return None
         kept, rest = cut_rationale(self.policy, ids)
-        completion = self._grow(row, Branch(ids=ids[:kept], scored=False))
         texts = [rest + after_rationale(y) for y in self.prompts.examples[row].candidates]
-        return self._candidates(row, texts, completion)
+        if not kept:  # the first token straddles the end of z
+            return self._candidates(row, texts, PROMPT)
+        if self.held:
+            return self._candidates(row, texts, place, kept)
+        return self._candidates(row, texts, self._grow(row, Branch(ids=ids[:kept], scored=False)))
 
     def written(self, row: int, rationale: str) -> _Leaves | None:
         """Path B after a rationale that is given as text."""
@@ -176,7 +182,7 @@ class _Plan:
         texts = [reason_completion(rationale, y) for y in self.prompts.examples[row].candidates]
         return self._candidates(row, texts, PROMPT)
 
-    def _candidates(self, row: int, texts: list[str], parent: int) -> _Leaves:
+    def _candidates(self, row: int, texts: list[str], parent: int, at: int | None = None) -> _Leaves:
         """Tokenise context and candidate jointly, and branch where the token sequences part."""
         if (key := tuple(texts)) not in self._encoded:
             self._encoded[key] = [self.policy.encode(text) for text in texts]
@@ -185,17 +191,17 @@ class _Plan:
         while all(len(i) > common + 1 and i[common] == ids[0][common] for i in ids):
             common += 1
         if common:
-            parent = self._grow(row, Branch(ids=ids[0][:common], parent=parent, scored=False))
-        return _Leaves(row, [self._grow(row, Branch(ids=i[common:], parent=parent)) for i in ids])
+            parent, at = self._grow(row, Branch(ids=ids[0][:common], parent=parent, at=at, scored=False)), None
+        return _Leaves(row, [self._grow(row, Branch(ids=i[common:], parent=parent, at=at)) for i in ids])
 
     def _grow(self, row: int, branch: Branch) -> int:
         self.trees[row].append(branch)
-        return len(self.trees[row]) - 1
+        return self.held + len(self.trees[row]) - 1
 
-    def reader(self, packed: PackedTrees, logps_M: Tensor) -> Callable[[Sequence[_Leaves | None]], Tensor]:
+    def reader(self, packed: Layout, logps_M: Tensor) -> Callable[[Sequence[_Leaves | None]], Tensor]:
         """A function from contexts to their log-beliefs (contexts, Y)."""
         scores = packed.per_branch(logps_M)
-        firsts = torch.tensor([0, *(len(tree) for tree in self.trees)]).cumsum(0).tolist()
+        firsts = [0, *itertools.accumulate(len(tree) for tree in self.trees)]
         width = max(len(e.candidates) for e in self.prompts.examples)
 
         def read(contexts: Sequence[_Leaves | None]) -> Tensor:
@@ -204,7 +210,7 @@ class _Plan:
                 if leaves is None:
                     log_p[n] = torch.nan
                 else:
-                    index = torch.tensor(leaves.branches, device=scores.device) + firsts[leaves.row]
+                    index = torch.tensor(leaves.branches, device=scores.device) + firsts[leaves.row] - self.held
                     log_p[n, : len(index)] = scores[index].log_softmax(0)
             return log_p
 

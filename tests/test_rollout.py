@@ -152,5 +152,5 @@ def test_the_policy_is_left_in_its_mode_and_the_rollout_without_gradients(policy
         assert policy.training == training
         tensors = [got.completions.logps_NT, got.advantages_N, got.ref_logps_NT, *got.rewards.values()]
         assert not any(tensor.requires_grad for tensor in tensors)
-    assert set(got.seconds) == {"generate", "verify", "reference"}
+    assert set(got.seconds) == {"prefill", "generate", "verify", "reference"}
     assert all(value > 0 for value in got.seconds.values())

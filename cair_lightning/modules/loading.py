@@ -79,14 +79,24 @@ def load_policy(path: str, settings: PolicySettings, trainer: Trainer | None = N
         path: Hugging Face folder, hub id, or `.ckpt`.
         settings: How to load it.
         trainer: The trainer that is running, whose strategy may shard the weights.
+
+    Raises:
+        ValueError: If features are to be kept and the weights are sharded: ranks run the vision tower together.
     """
     sharded = partitioned_loading(trainer)
+    if sharded is not None and settings.kept_features_gib:
+        raise ValueError(
+            "loading.kept_features_gib does not go with ZeRO-3, whose ranks have to run the vision tower together; "
+            "set it to 0."
+        )
     policy = QwenVLPolicy.load(
         base_folder(path),
         getattr(torch, settings.dtype),
         settings.attn_implementation,
         settings.freeze_vision,
         settings.gradient_checkpointing,
+        settings.tree_attention,
+        settings.kept_features_gib,
     )
     policy.sharded_by = sharded
     if path.endswith(SUFFIX):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from cair_lightning.policies.qwen import Attention
+from cair_lightning.policies.qwen import Attention, TreeAttention
 
 
 @dataclass(frozen=True, kw_only=True)  # no slots: jsonargparse reads the defaults of an instance through vars()
@@ -15,9 +15,14 @@ class PolicySettings:
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the weights. bfloat16 belongs with `trainer.precision: bf16-true` (DeepSpeed keeps float32 masters)."""
     attn_implementation: Attention = "auto"
-    """`auto` takes flash-attention 2 where it is installed and a CUDA device is there, else SDPA."""
+    """Of the vision tower: `auto` takes flash-attention 2 where it is installed and a CUDA device is there, else SDPA."""
+    tree_attention: TreeAttention = "auto"
+    """Of the language model, whose prompts are shared by what hangs from them: `auto` takes what is fastest on the
+    device; see `cair_lightning.policies.attention.resolve_tree_attention`."""
     freeze_vision: bool = False
     """Leave the vision tower as it is; the paper trains all parameters (A.1)."""
+    kept_features_gib: float = 0.0
+    """Main memory for what a frozen vision tower makes of the clips, which is then computed once and not each epoch."""
     gradient_checkpointing: bool = False
     """Recompute layers in the backward pass instead of keeping their activations."""
 

@@ -1,25 +1,147 @@
-"""Attention: which implementation computes it, and who sees whom."""
+"""Attention: which implementation computes it, and how it comes into the Hugging Face model.
+
+The language model's attention is registered with transformers under `NAME`. Where a forward pass of ours hands it an
+`Attend` in the place of a mask, that computes who sees whom; a plain forward pass attends as under `sdpa`.
+"""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from importlib.util import find_spec
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from cair_lightning.policies.kernels import cascade, dense, flex, varlen
+from cair_lightning.policies.tree import Layout
 
 log = logging.getLogger(__name__)
 
+NAME = "cair_tree"
+"""Under which transformers knows `tree_attention`."""
+
 Attention = Literal["auto", "sdpa", "flash_attention_2", "eager"]
+TreeAttention = Literal["auto", "cascade", "varlen", "flex", "dense"]
+
+SHORT = 24
+"""On the CPU, pieces that are shorter than this on average are dearer to call one by one than to mask."""
 
 
-def resolve_attention(requested: Attention) -> dict[str, str]:
-    """Attention implementation of each tower.
+class Attend(Protocol):
+    """Computes a layer's attention in a forward pass of ours."""
 
-    `auto` takes flash-attention 2 where it is installed and a CUDA device is there, else SDPA. The language model
-    always attends through SDPA (or eager): branches of a prompt need a mask, which flash-attention 2 does not take.
-    The vision tower, whose windows are where flash-attention gains most, uses it.
+    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """From queries (1, H, S, d), keys and values (1, K, S, d) of the new tokens to the output (1, S, H, d)."""
+
+
+def tree_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Any,  # noqa: ANN401 - transformers' name and signature; an `Attend` or a mask
+    scaling: float,
+    **settings: Any,  # noqa: ANN401
+) -> tuple[Tensor, None]:
+    """The attention function that transformers calls in every layer."""
+    if attention_mask is None or isinstance(attention_mask, Tensor):
+        out: tuple[Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling, **settings
+        )
+        return out
+    if torch.is_autocast_enabled(query.device.type):  # as scaled_dot_product_attention does; positions are in float32
+        dtype = torch.get_autocast_dtype(query.device.type)
+        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+    return attention_mask(module.layer_idx, query, key, value, scaling), None
+
+
+AttentionInterface.register(NAME, tree_attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)
+
+
+class TreeAttend:
+    """Attention of a layout, its kept keys and values in front of the new ones.
+
+    Args:
+        layout: Who sees whom.
+        kernel: How to compute it; see `resolve_tree_attention`.
+        device: Of the tensors.
+        kept: Keys and values (K, C, d) of each layer; none where nothing was kept.
+        record: Where to put the new ones (K, S, d), layer by layer; None keeps nothing.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        kernel: TreeAttention,
+        device: torch.device,
+        kept: list[list[tuple[Tensor, Tensor]]],
+        record: list[tuple[Tensor, Tensor]] | None = None,
+    ) -> None:
+        self.attend = _prepared(layout, kernel, device)
+        self.kept, self.record = kept, record
+
+    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """See `Attend`."""
+        if self.record is not None:
+            self.record.append((key[0], value[0]))
+        if self.kept:
+            keys, values = zip(*(pairs[layer] for pairs in self.kept), strict=True)
+            key, value = torch.cat([*keys, key[0]], dim=1)[None], torch.cat([*values, value[0]], dim=1)[None]
+        return self.attend(query, key, value, scale)
+
+
+def _prepared(
+    layout: Layout, kernel: TreeAttention, device: torch.device
+) -> Callable[[Tensor, Tensor, Tensor, float], Tensor]:
+    if kernel == "auto":  # on the CPU
+        pieces = len(layout.runs) + len(layout.looks())
+        kernel = "dense" if layout.size < SHORT * pieces else "cascade"
+    if kernel == "cascade":
+        return cascade.prepare(layout)
+    prepare = {"varlen": varlen.prepare, "flex": flex.prepare, "dense": dense.prepare}[kernel]
+    return prepare(layout, device)
+
+
+def resolve_tree_attention(requested: TreeAttention, device: torch.device, dtype: torch.dtype) -> TreeAttention:
+    """How a policy on a device attends.
+
+    `auto` takes flash-attention's kernel on CUDA for half precision where it is installed, and the masked one
+    otherwise; on the CPU it stays `auto`: cascade, or the masked one where pieces are short.
+
+    Raises:
+        ValueError: If what is asked for does not run there.
+        ImportError: If flash-attention is asked for and not installed.
+    """
+    half, cuda = dtype in (torch.float16, torch.bfloat16), device.type == "cuda"
+    installed = find_spec("flash_attn") is not None
+    if requested == "varlen" and not installed:
+        raise ImportError(
+            "tree_attention is varlen, and flash-attn is not installed: pip install cair-lightning[flash], or set it "
+            "to auto."
+        )
+    if requested == "varlen" and not (cuda and half):
+        raise ValueError(
+            f"tree_attention is varlen, which needs CUDA and half precision, and the policy is {dtype} on {device.type}"
+            "; set it to auto."
+        )
+    if requested == "cascade" and device.type != "cpu":
+        raise ValueError(f"tree_attention is cascade, which needs the CPU, and the policy is on {device.type}; set it "
+                         "to auto.")
+    if requested == "auto" and device.type != "cpu":
+        return "varlen" if installed and cuda and half else "dense"
+    return requested
+
+
+def resolve_attention(requested: Attention) -> str:
+    """Attention implementation of the vision tower.
+
+    `auto` takes flash-attention 2 where it is installed and a CUDA device is there, else SDPA.
 
     Raises:
         ImportError: If flash-attention 2 is asked for and not installed.
@@ -33,24 +155,4 @@ def resolve_attention(requested: Attention) -> dict[str, str]:
     if requested == "auto":
         requested = "flash_attention_2" if installed and torch.cuda.is_available() else "sdpa"
         log.info("attn_implementation: auto takes %s.", requested)
-    text = "sdpa" if requested == "flash_attention_2" else requested
-    return {"text_config": text, "vision_config": requested}
-
-
-def causal(mask_BL: Tensor) -> Tensor:
-    """Which columns each prompt token sees (B, L, L). Padding sees itself, so that no row of the softmax is empty."""
-    length = mask_BL.shape[1]
-    square = torch.ones(length, length, dtype=torch.bool, device=mask_BL.device)
-    return (square.tril() & mask_BL[:, None]) | square.diag().diag()
-
-
-def whole_row(mask_BL: Tensor, branches: Tensor) -> Tensor:
-    """Which columns each token of a packed row sees (B, L + S, L + S), from what its branches see (B, S, L + S)."""
-    above = causal(mask_BL)
-    blind = above.new_zeros(*above.shape[:2], branches.shape[1])
-    return torch.cat([torch.cat([above, blind], dim=2), branches], dim=1)
-
-
-def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
-    """The mask that eager attention adds to its scores: 0 where a column is seen, else the type's least number."""
-    return torch.zeros_like(visible, dtype=dtype).masked_fill(~visible, torch.finfo(dtype).min)
+    return requested

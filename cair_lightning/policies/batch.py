@@ -45,6 +45,11 @@ class Prompts:
     def __len__(self) -> int:
         return len(self.examples)
 
+    def positions(self) -> list[Tensor]:
+        """Positions (3, tokens) of each prompt without padding, on the CPU."""
+        positions_3BL, lengths = self.positions_3BL.cpu(), self.mask_BL.sum(1).tolist()
+        return [positions_3BL[:, row, positions_3BL.shape[2] - length :] for row, length in enumerate(lengths)]
+
     def to(self, device: torch.device) -> Prompts:
         """Copy with all tensors on a device."""
         return self._with_tensors(lambda tensor: tensor.to(device))

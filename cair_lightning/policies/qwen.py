@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,20 +11,30 @@ from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoProcessor,
-    DynamicCache,
     ProcessorMixin,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLTextConfig,
 )
 
-from cair_lightning.policies.attention import Attention, additive, causal, resolve_attention, whole_row
+from cair_lightning.policies.attention import (
+    NAME,
+    Attend,
+    Attention,
+    TreeAttend,
+    TreeAttention,
+    resolve_attention,
+    resolve_tree_attention,
+)
 from cair_lightning.policies.byte_level import token_bytes
 from cair_lightning.policies.collation import Prompts
-from cair_lightning.policies.sampling import Completions, any_rank, draw
+from cair_lightning.policies.decoding import Sampler
+from cair_lightning.policies.features import FeatureCache
+from cair_lightning.policies.prefix import Columns, KeysValues, Prefix, join_columns
+from cair_lightning.policies.sampling import Completions
 from cair_lightning.policies.scoring import token_logps
-from cair_lightning.policies.tree import Branch, PackedTrees, pack
+from cair_lightning.policies.tree import Branch, Layout, pack
 
-__all__ = ["Attention", "Completions", "Prefix", "QwenVLPolicy", "fork", "resolve_attention"]
+__all__ = ["Attention", "Completions", "Prefix", "QwenVLPolicy", "TreeAttention"]
 
 BANNED_TOKENS = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>")
 """Never sampled: the next forward would look for features that do not exist."""
@@ -36,27 +44,24 @@ BLANK = (4, 3 * 2 * 14 * 14)
 """Shape of the patches of one token in every Qwen2.5-VL: 2 x 2 patches of 14 x 14 pixels in two frames."""
 
 
-@dataclass(slots=True, kw_only=True)
-class Prefix:
-    """Prompts that have been run through the model once."""
-
-    prompts: Prompts
-    cache: DynamicCache
-    hidden_BLD: Tensor
-
-
 class QwenVLPolicy(nn.Module):
     """A Qwen2.5-VL checkpoint that samples, scores labels and computes log-probabilities with gradient.
 
     All three share one prompt computation: `prefill` runs the vision tower and the prompt, `sample` continues from its
-    keys and values, and `logps` hangs branches (see `policies.tree`) from them; without a prefix, `logps` runs the
-    prompt and its branches as one row, which is the form to train with. Position ids are our own: `policies.positions`.
+    keys and values and keeps those of the completions, and `logps` hangs branches (see `policies.tree`) from them;
+    without a prefix, `logps` runs prompts and branches as one row, which is the form to train with. Nothing is padded.
+    Position ids are our own: `policies.positions`.
 
     Args:
-        model: The Hugging Face model.
+        model: The Hugging Face model. Its language model attends through `policies.attention` from now on.
         processor: Its processor.
         freeze_vision: Run the vision tower without gradient; its features are then computed once per batch.
         gradient_checkpointing: Recompute layers in the backward pass.
+        tree_attention: How the language model attends; see `policies.attention.resolve_tree_attention`.
+        kept_features_gib: Memory for the features of a frozen vision tower, which are then computed once per clip.
+
+    Raises:
+        ValueError: If features are to be kept of a tower that is trained, or the checkpoint has attention dropout.
     """
 
     def __init__(
@@ -65,6 +70,8 @@ class QwenVLPolicy(nn.Module):
         processor: ProcessorMixin,
         freeze_vision: bool = False,
         gradient_checkpointing: bool = False,
+        tree_attention: TreeAttention = "auto",
+        kept_features_gib: float = 0.0,
     ) -> None:
         super().__init__()
         self.model = model
@@ -73,6 +80,16 @@ class QwenVLPolicy(nn.Module):
         self.freeze_vision, self.gradient_checkpointing = freeze_vision, gradient_checkpointing
         self.sharded_by: object | None = None
         """Keeps transformers' note of DeepSpeed's sharding alive; set by whoever loads the policy under ZeRO-3."""
+        self.tree_attention = tree_attention
+        if self.text_config.attention_dropout:
+            raise ValueError(
+                f"The checkpoint has attention_dropout {self.text_config.attention_dropout}, expected 0, as in every "
+                "Qwen2.5-VL; set it to 0 in its config.json."
+            )
+        if kept_features_gib and not freeze_vision:
+            raise ValueError("kept_features_gib is for a frozen vision tower: set freeze_vision, or leave it at 0.")
+        self.features = FeatureCache(kept_features_gib) if kept_features_gib else None
+        model.set_attn_implementation({"text_config": NAME})  # type: ignore[no-untyped-call]
         if freeze_vision:
             model.model.visual.requires_grad_(False)
         if gradient_checkpointing:
@@ -93,6 +110,8 @@ class QwenVLPolicy(nn.Module):
         attn_implementation: Attention = "auto",
         freeze_vision: bool = False,
         gradient_checkpointing: bool = False,
+        tree_attention: TreeAttention = "auto",
+        kept_features_gib: float = 0.0,
     ) -> QwenVLPolicy:
         """Load a local folder or a hub id.
 
@@ -104,10 +123,10 @@ class QwenVLPolicy(nn.Module):
             raise ValueError(
                 f"{path} holds a {config.model_type!r} model; expected 'qwen2_5_vl' (Qwen2.5-VL and its fine-tunes)."
             )
-        attention = resolve_attention(attn_implementation)
+        attention = {"text_config": "sdpa", "vision_config": resolve_attention(attn_implementation)}
         model = Qwen2_5_VLForConditionalGeneration.from_pretrained(path, dtype=dtype, attn_implementation=attention)
         processor = AutoProcessor.from_pretrained(path)  # type: ignore[no-untyped-call]
-        return cls(model, processor, freeze_vision, gradient_checkpointing)
+        return cls(model, processor, freeze_vision, gradient_checkpointing, tree_attention, kept_features_gib)
 
     @property
     def text_config(self) -> Qwen2_5_VLTextConfig:
@@ -152,14 +171,20 @@ class QwenVLPolicy(nn.Module):
 
     # ------------------------------------------------------------------------------------------------------ forwards
 
+    def embed_ids(self, ids_N: Tensor) -> Tensor:
+        """Input embeddings (N, D) of tokens."""
+        embeds_ND: Tensor = self.model.get_input_embeddings()(ids_N)
+        return embeds_ND
+
     def embed(self, prompts: Prompts) -> Tensor:
-        """Input embeddings (B, L, D) of prompts, the clips' features in place of the video tokens."""
-        embeds_BLD: Tensor = self.model.get_input_embeddings()(prompts.ids_BL)
+        """Input embeddings (tokens, D) of prompts behind each other, the clips' features in place of video tokens."""
+        ids_N = prompts.ids_BL[prompts.mask_BL]
+        embeds_ND = self.embed_ids(ids_N)
         if prompts.patches is None and not torch.distributed.is_initialized():
-            return embeds_BLD
-        features = self.vision(prompts).to(embeds_BLD.dtype)
-        is_video = prompts.ids_BL == self.model.config.video_token_id
-        return embeds_BLD.masked_scatter(is_video[..., None], features)
+            return embeds_ND
+        features = self.vision(prompts).to(embeds_ND.dtype)
+        is_video = ids_N == self.model.config.video_token_id
+        return embeds_ND.masked_scatter(is_video[:, None], features)
 
     def vision(self, prompts: Prompts) -> Tensor:
         """The clips' features (video tokens, D). A frozen tower computes them once and leaves them on the prompts.
@@ -169,11 +194,12 @@ class QwenVLPolicy(nn.Module):
         """
         if prompts.features is not None:
             return prompts.features
-        grids = [grid for grid in prompts.grids if grid is not None]
         if prompts.patches is None:
             features = self._tower(prompts.ids_BL.new_zeros(BLANK), [(1, 2, 2)])[:0]
+        elif self.features is not None:
+            features = self.features.fetch(prompts, self._tower)
         else:
-            features = self._tower(prompts.patches, grids)
+            features = self._tower(prompts.patches, [grid for grid in prompts.grids if grid is not None])
         if self.freeze_vision:
             prompts.features = features
         return features
@@ -183,11 +209,34 @@ class QwenVLPolicy(nn.Module):
         features: Tensor = self.model.model.visual(patches.to(self.model.dtype), grid_thw=grid_thw).pooler_output
         return features
 
-    def prefill(self, prompts: Prompts) -> Prefix:
-        """Run prompts once and keep their keys, values and last hidden states."""
-        cache = DynamicCache(config=self.text_config)
-        hidden_BLD = self._language(self.embed(prompts), prompts.positions_3BL, causal(prompts.mask_BL), cache)
-        return Prefix(prompts=prompts, cache=cache, hidden_BLD=hidden_BLD)
+    def prefill(self, prompts: Prompts, prompts_per_forward: int | None = None) -> Prefix:
+        """Run prompts once and keep their keys, values and last hidden states.
+
+        Args:
+            prompts: The prompts.
+            prompts_per_forward: Prompts that are computed at the same time; None is all.
+
+        Raises:
+            RuntimeError: In training mode under gradient checkpointing, which computes everything twice.
+        """
+        if self.training and self.gradient_checkpointing:
+            raise RuntimeError("Gradient checkpointing keeps no keys and values: prefill inside policy.scoring().")
+        size = prompts_per_forward or len(prompts)
+        chunks = [range(len(prompts))[first : first + size] for first in range(0, len(prompts), size)]
+        parts = [prompts] if len(chunks) == 1 else [prompts.select(chunk) for chunk in chunks]
+        columns = [self._prefill(part) for part in parts]
+        features = [part.features for part in parts if part.features is not None]
+        if features:
+            prompts.features = torch.cat(features) if len(features) > 1 else features[0]
+        return Prefix(prompts=prompts, own=join_columns(columns))
+
+    def _prefill(self, prompts: Prompts) -> Columns:
+        layout = pack([[] for _ in prompts.examples], prompts.positions())
+        record: KeysValues = []
+        attend = self._attend(layout, [], record)
+        embeds_ND = self.embed(prompts)
+        hidden_ND = self.language(embeds_ND, layout.positions_3S.to(embeds_ND.device), attend)
+        return Columns(keys_values=record, hidden_CD=hidden_ND, spans=[(run.start, run.stop) for run in layout.runs])
 
     def logps(
         self,
@@ -195,53 +244,50 @@ class QwenVLPolicy(nn.Module):
         trees: Sequence[Sequence[Branch]],
         prefix: Prefix | None = None,
         temperature: float = 1.0,
-    ) -> tuple[PackedTrees, Tensor]:
+    ) -> tuple[Layout, Tensor]:
         """Log-probabilities of the scored tokens of branches that hang from prompts.
 
         Args:
             prompts: The prompts.
-            trees: The branches of each.
-            prefix: The prompts' keys and values, where `prefill` has been run; else one row holds prompt and branches.
+            trees: The branches of each. Where the prefix holds completions, those are the first branches, and the ones
+                given here count on from them.
+            prefix: The prompts' keys and values, where `prefill` has been run; else one row holds prompts and branches.
             temperature: Divides the logits, as in sampling (0 counts as 1, there too); beliefs are read at 1.
 
         Returns:
-            The packed trees, whose `per_branch` and `per_token` shape the second item: float32 (M,).
+            The layout, whose `per_branch` and `per_token` shape the second item: float32 (M,).
         """
-        packed = pack(trees, prompts.mask_BL, prompts.positions_3BL).to(prompts.ids_BL.device)
-        embeds_BSD = self.model.get_input_embeddings()(packed.ids_BS)
-        if prefix is not None:
-            branches_BSD = self._language(embeds_BSD, packed.positions_3BS, packed.visible, fork(prefix.cache))
-            hidden_BCD = torch.cat([prefix.hidden_BLD, branches_BSD], dim=1)
-        else:
-            embeds_BCD = torch.cat([self.embed(prompts), embeds_BSD], dim=1)
-            positions_3BC = torch.cat([prompts.positions_3BL, packed.positions_3BS], dim=2)
-            hidden_BCD = self._language(embeds_BCD, positions_3BC, whole_row(prompts.mask_BL, packed.visible), None)
-        hidden_MD = hidden_BCD.flatten(0, 1)[packed.predictors_M]
-        return packed, token_logps(self._logits, hidden_MD, packed.targets_M, temperature)
+        device = prompts.ids_BL.device
+        kept = [] if prefix is None else prefix.parts()
+        columns = sum(len(part.hidden_CD) for part in kept)
+        layout = pack(trees, prompts.positions(), None if prefix is None else prefix.kept(), columns)
+        attend = self._attend(layout, [part.keys_values for part in kept])
+        layout = layout.to(device)
+        embeds_SD = self.embed_ids(layout.branch_ids)
+        if prefix is None:
+            embeds_SD = torch.cat([self.embed(prompts), embeds_SD]).index_select(0, layout.source_S)
+        hidden_SD = self.language(embeds_SD, layout.positions_3S, attend)
+        states_CD = torch.cat([*(part.hidden_CD for part in kept), hidden_SD]) if kept else hidden_SD
+        hidden_MD = states_CD.index_select(0, layout.predictors_M)
+        return layout, token_logps(self.logits, hidden_MD, layout.targets_M, temperature)
 
-    def _language(
-        self, embeds_BSD: Tensor, positions_3BS: Tensor, visible: Tensor, cache: DynamicCache | None
-    ) -> Tensor:
-        """The language model's last hidden states (B, S, D) under an explicit mask (B, S, columns)."""
-        if cache is not None and self.training and self.gradient_checkpointing:
-            # transformers would drop the cache with no more than a warning, and the prompt with it.
-            raise RuntimeError(
-                "Gradient checkpointing keeps no keys and values: use the prefix inside policy.scoring()."
-            )
-        mask = visible[:, None]
-        if self.text_config._attn_implementation == "eager":
-            mask = additive(mask, embeds_BSD.dtype)
+    def _attend(self, layout: Layout, kept: list[KeysValues], record: KeysValues | None = None) -> TreeAttend:
+        weight = self.model.lm_head.weight
+        kernel = resolve_tree_attention(self.tree_attention, weight.device, self.model.dtype)
+        return TreeAttend(layout, kernel, weight.device, kept, record)
+
+    def language(self, embeds_SD: Tensor, positions_3S: Tensor, attend: Attend) -> Tensor:
+        """The language model's last hidden states (S, D) of one row of new tokens that attend as they are told."""
         out = self.model.model.language_model(
-            inputs_embeds=embeds_BSD,
-            position_ids=positions_3BS,
-            attention_mask={"full_attention": mask},
-            past_key_values=cache,
-            use_cache=cache is not None,
+            inputs_embeds=embeds_SD[None],
+            position_ids=positions_3S[:, None],
+            attention_mask={"full_attention": attend},
+            use_cache=False,
         )
-        hidden: Tensor = out.last_hidden_state
+        hidden: Tensor = out.last_hidden_state[0]
         return hidden
 
-    def _logits(self, hidden_MD: Tensor) -> Tensor:
+    def logits(self, hidden_MD: Tensor) -> Tensor:
         """The head's logits in float32 (or more, where the model has more)."""
         logits_MV: Tensor = self.model.lm_head(hidden_MD)
         return logits_MV.to(torch.promote_types(logits_MV.dtype, torch.float32))
@@ -257,8 +303,9 @@ class QwenVLPolicy(nn.Module):
         temperature: float = 1.0,
         generator: torch.Generator | None = None,
         lockstep: bool = False,
+        static: bool | None = None,
     ) -> Completions:
-        """Sample G completions of each prompt from its keys and values.
+        """Sample G completions of each prompt from its keys and values; the prefix then holds the completions' as well.
 
         Args:
             prefix: The prompts.
@@ -267,34 +314,9 @@ class QwenVLPolicy(nn.Module):
             temperature: 0 takes the likeliest token.
             generator: Source of randomness, on the model's device.
             lockstep: Go on until every rank has finished, as sharded weights need.
+            static: Give every step the same shapes, and on CUDA capture it once and replay it; else completions that
+                have ended are no longer computed. None is whether the model is on CUDA and its weights are whole.
         """
-        prompts = prefix.prompts
-        cache = fork(prefix.cache)
-        cache.batch_repeat_interleave(group_size)
-        hidden_ND = prefix.hidden_BLD[:, -1].repeat_interleave(group_size, 0)
-        position_N = (prompts.positions_3BL.amax((0, 2)) + 1).repeat_interleave(group_size)
-        visible_NL = prompts.mask_BL.repeat_interleave(group_size, 0)
-        stop_ids = torch.tensor(self.stop_ids, device=hidden_ND.device)
-        running_N = torch.ones_like(position_N, dtype=torch.bool)
-        ids, masks, logps = [], [], []
-        for step in range(max_new_tokens):
-            ids_N, logps_N = draw(self._logits(hidden_ND), self.banned_V, temperature, generator)
-            ids.append(ids_N.masked_fill(~running_N, self.tokenizer.pad_token_id))
-            masks.append(running_N)
-            logps.append(logps_N.masked_fill(~running_N, 0.0))
-            running_N = running_N & ~torch.isin(ids_N, stop_ids)
-            if step + 1 == max_new_tokens or not any_rank(running_N.any(), lockstep):
-                break
-            visible_NL = torch.cat([visible_NL, visible_NL.new_ones(len(visible_NL), 1)], dim=1)
-            embeds_N1D = self.model.get_input_embeddings()(ids[-1][:, None])
-            positions_3N1 = (position_N + step).expand(3, -1)[..., None]
-            hidden_ND = self._language(embeds_N1D, positions_3N1, visible_NL[:, None], cache)[:, -1]
-        ids_NT, mask_NT, logps_NT = torch.stack(ids, 1), torch.stack(masks, 1), torch.stack(logps, 1)
-        return Completions(ids_NT=ids_NT, mask_NT=mask_NT, logps_NT=logps_NT, truncated_N=running_N)
-
-
-def fork(cache: DynamicCache) -> DynamicCache:
-    """A cache with the same keys and values (not copied) that can grow without changing the original."""
-    branch = copy.copy(cache)
-    branch.layers = [copy.copy(layer) for layer in cache.layers]
-    return branch
+        if static is None:
+            static = prefix.own.hidden_CD.is_cuda and not lockstep
+        return Sampler(self, prefix, group_size, max_new_tokens, static).run(temperature, generator, lockstep)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from cair_lightning.policies.scoring import target_logps
 
@@ -27,21 +25,6 @@ class Completions:
     def ids(self, row: int) -> list[int]:
         """The tokens of one completion, without padding."""
         return [int(t) for t in self.ids_NT[row][self.mask_NT[row]]]
-
-
-def join_completions(parts: Sequence[Completions], pad_id: int) -> Completions:
-    """The completions of several batches, padded to the longest one."""
-    length = max(part.ids_NT.shape[1] for part in parts)
-
-    def padded(tensors: Iterable[Tensor], value: float) -> Tensor:
-        return torch.cat([pad(tensor, (0, length - tensor.shape[1]), value=value) for tensor in tensors])
-
-    return Completions(
-        ids_NT=padded((part.ids_NT for part in parts), pad_id),
-        mask_NT=padded((part.mask_NT for part in parts), False),
-        logps_NT=padded((part.logps_NT for part in parts), 0.0),
-        truncated_N=torch.cat([part.truncated_N for part in parts]),
-    )
 
 
 def draw(

@@ -82,7 +82,7 @@ def processor() -> Qwen2_5_VLProcessor:
     return build_processor(texts * 4, vocabulary=460)
 
 
-def build_policy(attention: str = "sdpa", dtype: torch.dtype = torch.float32, **options: bool) -> QwenVLPolicy:
+def build_policy(attention: str = "auto", dtype: torch.dtype = torch.float32, **options) -> QwenVLPolicy:
     """A policy with large random weights: a wrong mask, position or clip shows in every number."""
     model = build_model(processor(), hidden=48, layers=2)
     generator = torch.Generator().manual_seed(1)
@@ -90,8 +90,7 @@ def build_policy(attention: str = "sdpa", dtype: torch.dtype = torch.float32, **
         for parameter in model.parameters():
             noise = torch.randn(parameter.shape, generator=generator)
             parameter.copy_(1 + 0.2 * noise if parameter.ndim == 1 else 0.3 * noise)
-    model.set_attn_implementation({"text_config": attention, "vision_config": attention})
-    return QwenVLPolicy(model.to(dtype), processor(), **options).eval()
+    return QwenVLPolicy(model.to(dtype), processor(), tree_attention=attention, **options).eval()
 
 
 @functools.cache

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from cair_lightning.policies.qwen import QwenVLPolicy
-from cair_lightning.policies.sampling import Completions, draw, join_completions
+from cair_lightning.policies.sampling import Completions, draw
 from cair_lightning.policies.tree import Branch
 from cair_lightning.world.tiny import build_model
 from tests.policies.reference import (
@@ -43,7 +43,7 @@ def sampled(policy, prompts, group=1, steps=STEPS, seed=0, **options) -> Complet
         return policy.sample(policy.prefill(prompts), group, steps, generator=generator, **options)
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("attention", ["cascade", "dense", "flex"])
 def test_greedy_steps_are_the_likeliest_tokens_of_a_teacher_forced_row(attention) -> None:
     policy, prompts = build_policy(attention), collate()
     got = sampled(policy, prompts, temperature=0.0)
@@ -197,17 +197,3 @@ def test_lockstep_of_a_single_rank_changes_nothing(tmp_path) -> None:
         assert torch.equal(sampled(policy, prompts, 2, lockstep=True).ids_NT, expected.ids_NT)
     finally:
         torch.distributed.destroy_process_group()
-
-
-def test_joined_completions_are_padded_to_the_longest() -> None:
-    def one(ids: list[int], cut: bool) -> Completions:
-        row = torch.tensor([ids])
-        return Completions(ids_NT=row, mask_NT=row > 0, logps_NT=-row.float(), truncated_N=torch.tensor([cut]))
-
-    got = join_completions([one([5], False), one([6, 7, 8], True)], pad_id=99)
-    assert got.ids_NT.tolist() == [[5, 99, 99], [6, 7, 8]]
-    assert got.mask_NT.tolist() == [[True, False, False], [True] * 3]
-    assert got.logps_NT.tolist() == [[-5, 0, 0], [-6, -7, -8]]
-    assert got.truncated_N.tolist() == [False, True]
-    assert got.mask_NT.dtype == torch.bool
-    assert (got.ids(0), got.ids(1)) == ([5], [6, 7, 8])

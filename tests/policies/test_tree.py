@@ -1,16 +1,13 @@
 import pytest
 import torch
 
-from cair_lightning.policies.tree import PROMPT, Branch, pack
+from cair_lightning.policies.kernels.dense import columns_of, visibility
+from cair_lightning.policies.tree import PROMPT, Branch, Kept, pack
 
-MASK = torch.tensor([[False, True, True, True], [True, True, True, True]])
-POSITIONS = torch.tensor(
-    [
-        [[0, 0, 1, 2], [0, 1, 4, 5]],
-        [[0, 0, 1, 2], [0, 1, 4, 5]],
-        [[0, 0, 1, 2], [0, 2, 4, 5]],  # the second token of the second prompt lies in a video
-    ]
-)
+POSITIONS = [
+    torch.arange(3).expand(3, -1),
+    torch.tensor([[0, 1, 4, 5], [0, 1, 4, 5], [0, 2, 4, 5]]),  # the second token lies in a video
+]
 TREES = [
     [
         Branch(ids=[10, 11, 12]),
@@ -21,68 +18,116 @@ TREES = [
     ],
     [Branch(ids=[60, 61], at=3)],
 ]
+KEPT = [Kept(prompt=(0, 3)), Kept(prompt=(3, 7))]
 
 
-def seen(packed, row: int, column: int) -> list[int]:
-    """The columns that the token in a column of the packed row attends to; the prompt has columns 0 to 3."""
-    return packed.visible[row, column - 4].nonzero().flatten().tolist()
+def seen(layout) -> list[list[int]]:
+    """The columns that each new token attends to."""
+    rows = []
+    for first, last in layout.prompts:
+        runs = layout.runs[first:last]
+        if runs:
+            columns = columns_of(runs)
+            rows += [columns[row].tolist() for row in visibility(runs, columns)]
+    return rows
 
 
-def test_columns_and_padding() -> None:
-    packed = pack(TREES, MASK, POSITIONS)
-    assert packed.ids_BS.tolist() == [[10, 11, 12, 20, 21, 30, 40, 50], [60, 61, 0, 0, 0, 0, 0, 0]]
-    assert packed.visible.shape == (2, 8, 12)
-    assert packed.n_branches == 6
+def test_prompts_and_branches_lie_behind_each_other() -> None:
+    layout = pack(TREES, POSITIONS)
+    assert (layout.kept, layout.size, layout.n_branches) == (0, 17, 6)
+    tokens = torch.tensor([1, 2, 3, 4, 5, 6, 7, *layout.branch_ids])[layout.source_S]
+    assert tokens.tolist() == [1, 2, 3, 10, 11, 12, 20, 21, 30, 40, 50, 4, 5, 6, 7, 60, 61]
+
+
+def test_behind_kept_prompts_lie_branches_alone() -> None:
+    layout = pack(TREES, POSITIONS, KEPT, columns=7)
+    assert (layout.kept, layout.size) == (7, 10)
+    assert layout.branch_ids[layout.source_S].tolist() == [10, 11, 12, 20, 21, 30, 40, 50, 60, 61]
 
 
 def test_positions_continue_where_a_branch_leaves() -> None:
-    packed = pack(TREES, MASK, POSITIONS)
-    expected = [[3, 4, 5, 5, 6, 7, 2, 3], [5, 6, 0, 0, 0, 0, 0, 0]]
-    assert packed.positions_3BS.tolist() == [expected] * 3
+    expected = [3, 4, 5, 5, 6, 7, 2, 3, 5, 6]
+    assert pack(TREES, POSITIONS, KEPT, columns=7).positions_3S.tolist() == [expected] * 3
+    whole = pack(TREES, POSITIONS).positions_3S
+    assert whole[0].tolist() == [0, 1, 2, *expected[:8], 0, 1, 4, 5, 5, 6]
+    assert whole[2].tolist() == [0, 1, 2, *expected[:8], 0, 2, 4, 5, 5, 6]
 
 
 def test_a_branch_sees_its_ancestors_up_to_where_it_leaves_and_itself() -> None:
-    packed = pack(TREES, MASK, POSITIONS)
-    assert [seen(packed, 0, column) for column in range(4, 12)] == [
-        [1, 2, 3, 4],
-        [1, 2, 3, 4, 5],
-        [1, 2, 3, 4, 5, 6],
-        [1, 2, 3, 4, 5, 7],
-        [1, 2, 3, 4, 5, 7, 8],
-        [1, 2, 3, 4, 5, 7, 8, 9],
-        [1, 2, 10],
-        [1, 2, 10, 11],
+    assert seen(pack(TREES, POSITIONS, KEPT, columns=7)) == [
+        [0, 1, 2, 7],
+        [0, 1, 2, 7, 8],
+        [0, 1, 2, 7, 8, 9],
+        [0, 1, 2, 7, 8, 10],
+        [0, 1, 2, 7, 8, 10, 11],
+        [0, 1, 2, 7, 8, 10, 11, 12],
+        [0, 1, 13],
+        [0, 1, 13, 14],
+        [3, 4, 5, 15],
+        [3, 4, 5, 15, 16],
     ]
-    assert [seen(packed, 1, column) for column in range(4, 12)] == [
-        [0, 1, 2, 4],
-        [0, 1, 2, 4, 5],
-        *([column] for column in range(6, 12)),
+    assert seen(pack(TREES, POSITIONS)) == [
+        [0],
+        [0, 1],
+        [0, 1, 2],
+        [0, 1, 2, 3],
+        [0, 1, 2, 3, 4],
+        [0, 1, 2, 3, 4, 5],
+        [0, 1, 2, 3, 4, 6],
+        [0, 1, 2, 3, 4, 6, 7],
+        [0, 1, 2, 3, 4, 6, 7, 8],
+        [0, 1, 9],
+        [0, 1, 9, 10],
+        *([*range(11, n)] for n in range(12, 16)),
+        [11, 12, 13, 15],
+        [11, 12, 13, 15, 16],
     ]
+
+
+def test_a_plain_row_is_one_run_and_a_group_looks_at_its_prompt_once() -> None:
+    row = pack([[Branch(ids=[1, 2]), Branch(ids=[3], parent=0)]], POSITIONS[:1])
+    assert [(r.start, r.stop, r.context) for r in row.runs] == [(0, 6, ())]
+    assert row.looks() == []
+    group = pack([[Branch(ids=[1, 2]), Branch(ids=[3]), Branch(ids=[4])]], POSITIONS[:1])
+    assert [(r.start, r.stop, r.context) for r in group.runs] == [(0, 5, ()), (5, 6, ((0, 3),)), (6, 7, ((0, 3),))]
+    assert [(x.start, x.stop, x.span) for x in group.looks()] == [(5, 7, (0, 3))]
+
+
+def test_branches_of_kept_completions() -> None:
+    kept = [Kept(prompt=(0, 3), completions=[(3, 5), (5, 5)])]
+    leaves = [Branch(ids=[7], parent=0, at=1), Branch(ids=[8], parent=0), Branch(ids=[9]), Branch(ids=[1], parent=4)]
+    layout = pack([leaves], POSITIONS[:1], kept, columns=5)
+    assert seen(layout) == [[0, 1, 2, 3, 5], [0, 1, 2, 3, 4, 6], [0, 1, 2, 7], [0, 1, 2, 7, 8]]
+    assert layout.positions_3S[0].tolist() == [4, 5, 3, 4]
+    assert layout.predictors_M.tolist() == [3, 4, 2, 7]
+    assert layout.branches_M.tolist() == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match="after token 0 of 0"):  # nothing was read of the second completion
+        pack([[Branch(ids=[7], parent=1)]], POSITIONS[:1], kept, columns=5)
 
 
 def test_scored_tokens_are_predicted_by_the_one_before_them() -> None:
-    packed = pack(TREES, MASK, POSITIONS)
-    first, second = 0, 12  # where the two rows start among the flattened hidden states
-    predictors = [3, 4, 5, 5, 7, 8, 10, 2, 4]
-    assert packed.predictors_M.tolist() == [first + c for c in predictors[:7]] + [second + c for c in predictors[7:]]
-    assert packed.targets_M.tolist() == [10, 11, 12, 20, 21, 30, 50, 60, 61]
-    assert packed.branches_M.tolist() == [0, 0, 0, 1, 1, 2, 4, 5, 5]
-    assert packed.steps_M.tolist() == [0, 1, 2, 0, 1, 0, 0, 0, 1]
+    layout = pack(TREES, POSITIONS, KEPT, columns=7)
+    assert layout.predictors_M.tolist() == [2, 7, 8, 8, 10, 11, 13, 5, 15]
+    assert layout.targets_M.tolist() == [10, 11, 12, 20, 21, 30, 50, 60, 61]
+    assert layout.branches_M.tolist() == [0, 0, 0, 1, 1, 2, 4, 5, 5]
+    assert layout.steps_M.tolist() == [0, 1, 2, 0, 1, 0, 0, 0, 1]
+    assert pack(TREES, POSITIONS).predictors_M.tolist() == [2, 3, 4, 4, 6, 7, 9, 13, 15]
 
 
 def test_sums_and_matrices_of_branches() -> None:
-    packed = pack(TREES, MASK, POSITIONS)
+    layout = pack(TREES, POSITIONS)
     logps_M = torch.arange(1.0, 10.0)
-    assert packed.per_branch(logps_M).tolist() == [6, 9, 6, 0, 7, 17]  # branch 3 is not scored
-    assert packed.per_token(logps_M, [5, 0], 4).tolist() == [[8, 9, 0, 0], [1, 2, 3, 0]]
-    assert packed.to(torch.device("meta")).visible.is_meta
+    assert layout.per_branch(logps_M).tolist() == [6, 9, 6, 0, 7, 17]  # branch 3 is not scored
+    assert layout.per_token(logps_M, [5, 0], 4).tolist() == [[8, 9, 0, 0], [1, 2, 3, 0]]
+    assert layout.to(torch.device("meta")).source_S.is_meta
 
 
 def test_prompt_without_branches_and_without_scores() -> None:
-    packed = pack([[], [Branch(ids=[1], scored=False)]], MASK, POSITIONS)
-    assert packed.ids_BS.tolist() == [[0], [1]]
-    assert packed.predictors_M.dtype == torch.long
-    assert packed.per_branch(torch.zeros(0)).tolist() == [0]
+    layout = pack([[], [Branch(ids=[1], scored=False)]], POSITIONS, KEPT, columns=7)
+    assert layout.branch_ids.tolist() == [1]
+    assert layout.prompts == [(0, 0), (0, 1)]
+    assert layout.predictors_M.dtype == torch.long
+    assert layout.per_branch(torch.zeros(0)).tolist() == [0]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +144,7 @@ def test_prompt_without_branches_and_without_scores() -> None:
 )
 def test_impossible_branches_are_refused(branches, message) -> None:
     with pytest.raises(ValueError, match=message):
-        pack([branches], MASK[1:], POSITIONS[:, 1:])
+        pack([branches], POSITIONS[1:])
 
 
 def test_the_prompt_is_the_default_parent() -> None:
