@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from cair_lightning.parsing import REASON_CLOSE, WHITESPACE, parse
-from cair_lightning.policies.qwen import Completions, QwenVLPolicy
 from cair_lightning.policies.prefix import Prefix
+from cair_lightning.policies.qwen import Completions, QwenVLPolicy
 from cair_lightning.policies.tree import PROMPT, Branch, Layout
 from cair_lightning.prompts import after_rationale, direct_completion, reason_completion
 from cair_lightning.structures import Answer

@@ -177,7 +177,7 @@ def test_tower_and_prompt_are_computed_once_for_sampling_and_both_paths() -> Non
     policy, prompts, group, steps = build_policy(), collate(), 4, 6
     tower: list[int] = []
     handle = policy.model.model.visual.register_forward_pre_hook(lambda _, args: tower.append(len(args[0])))
-    rows = [policy.encode(TEXTS[4])[: steps - 1] + [policy.stop_ids[0]] for _ in range(3 * group)]
+    rows = [[*policy.encode(TEXTS[4])[: steps - 1], policy.stop_ids[0]] for _ in range(3 * group)]
     with policy.scoring(), counted_tokens(policy) as read, dictated(rows):
         prefix = policy.prefill(prompts)
         drawn = policy.sample(prefix, group, steps)

@@ -112,6 +112,7 @@ class PolicyModule(LightningModule):
             settings.learning_rate,
             settings.betas,
             weight_decay=settings.weight_decay,
+            fused=True,
         )
         steps = self.total_steps()
         rate = warmup_cosine(steps, max(1, round(settings.warmup * steps)))

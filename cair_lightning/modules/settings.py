@@ -15,7 +15,7 @@ class PolicySettings:
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the weights. bfloat16 belongs with `trainer.precision: bf16-true` (DeepSpeed keeps float32 masters)."""
     attn_implementation: Attention = "auto"
-    """Of the vision tower: `auto` takes flash-attention 2 where it is installed and a CUDA device is there, else SDPA."""
+    """Of the vision tower: `auto` takes flash-attention 2 where it is installed and CUDA is there, else SDPA."""
     tree_attention: TreeAttention = "auto"
     """Of the language model, whose prompts are shared by what hangs from them: `auto` takes what is fastest on the
     device; see `cair_lightning.policies.attention.resolve_tree_attention`."""

@@ -28,8 +28,8 @@ NAME = "cair_tree"
 Attention = Literal["auto", "sdpa", "flash_attention_2", "eager"]
 TreeAttention = Literal["auto", "cascade", "varlen", "flex", "dense"]
 
-SHORT = 24
-"""On the CPU, pieces that are shorter than this on average are dearer to call one by one than to mask."""
+CALL = 2000
+"""Pairs of a query and a key that the CPU computes in the time that calling a kernel takes."""
 
 
 class Attend(Protocol):
@@ -99,11 +99,11 @@ class TreeAttend:
 def _prepared(
     layout: Layout, kernel: TreeAttention, device: torch.device
 ) -> Callable[[Tensor, Tensor, Tensor, float], Tensor]:
-    if kernel == "auto":  # on the CPU
-        pieces = len(layout.runs) + len(layout.looks())
-        kernel = "dense" if layout.size < SHORT * pieces else "cascade"
-    if kernel == "cascade":
-        return cascade.prepare(layout)
+    if kernel in ("auto", "cascade"):
+        pieces = cascade.pieces_of(layout)
+        if kernel == "cascade" or sum(cascade.pairs(p) + CALL for p in pieces) < dense.pairs(layout):
+            return cascade.prepare(pieces)
+        kernel = "dense"
     prepare = {"varlen": varlen.prepare, "flex": flex.prepare, "dense": dense.prepare}[kernel]
     return prepare(layout, device)
 
@@ -131,8 +131,9 @@ def resolve_tree_attention(requested: TreeAttention, device: torch.device, dtype
             "; set it to auto."
         )
     if requested == "cascade" and device.type != "cpu":
-        raise ValueError(f"tree_attention is cascade, which needs the CPU, and the policy is on {device.type}; set it "
-                         "to auto.")
+        raise ValueError(
+            f"tree_attention is cascade, which needs the CPU, and the policy is on {device.type}; set it to auto."
+        )
     if requested == "auto" and device.type != "cpu":
         return "varlen" if installed and cuda and half else "dense"
     return requested

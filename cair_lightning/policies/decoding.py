@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -45,7 +46,7 @@ class GroupAttend:
         self.places_T = torch.arange(steps, device=device)
         prompts, longest = columns_BP.shape
         for keys, values in prefix.own.keys_values:
-            heads, size, width = keys.shape
+            heads, _, width = keys.shape
             if self.padding_BP is None:  # prompts of one length lie behind each other: a view
                 pair = keys.view(heads, prompts, longest, width), values.view(heads, prompts, longest, width)
             else:
@@ -71,15 +72,16 @@ class GroupAttend:
         q = query[0].view(heads, -1, prompts, group, width).permute(0, 2, 3, 1, 4).flatten(2, 3) * scale
         to_prompt, to_own = self._scores(q, prompt_k, own_k)
         weights = torch.cat([to_prompt, to_own], dim=-1).softmax(-1).to(value.dtype)
-        on_prompt, on_own = weights.split([to_prompt.shape[-1], to_own.shape[-1]], dim=-1)
-        out = on_prompt @ prompt_v + (on_own.unflatten(2, (group, -1)) @ own_v).flatten(2, 3)
-        return out.unflatten(2, (group, -1)).permute(1, 2, 0, 3, 4).reshape(1, prompts * group, -1, width)
+        longest, by_slot = to_prompt.shape[-1], (heads, prompts, group, -1)
+        on_own = weights[..., longest:].reshape(*by_slot, to_own.shape[-1]) @ own_v
+        out = weights[..., :longest] @ prompt_v + on_own.flatten(2, 3)
+        return out.view(*by_slot, width).permute(1, 2, 0, 3, 4).reshape(1, prompts * group, -1, width)
 
     def _scores(self, q: Tensor, prompt_k: Tensor, own_k: Tensor) -> tuple[Tensor, Tensor]:
         """Scores in float32 or more: of all queries (K, B, G R, d) with the prompts' keys, and with their own."""
-        group = own_k.shape[2]
+        heads, prompts, group, _, width = own_k.shape
         to_prompt = _product(q, prompt_k)
-        to_own = _product(q.unflatten(2, (group, -1)), own_k).flatten(2, 3)
+        to_own = _product(q.view(heads, prompts, group, -1, width), own_k).flatten(2, 3)
         if self.padding_BP is not None:
             to_prompt = to_prompt.masked_fill(self.padding_BP[:, None], -torch.inf)
         if self.static:
@@ -126,7 +128,7 @@ class CapturedStep:
 
     def __init__(self, forward: Step, ids_N: Tensor, positions_N: Tensor) -> None:
         self.ids_N, self.positions_N = ids_N.clone(), positions_N.clone()
-        aside = torch.cuda.Stream()
+        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):  # libraries set themselves up in the first calls, which no graph may hold
             for _ in range(2):
@@ -183,8 +185,13 @@ class Sampler:
         limit, patience = self.ids_NT.shape[1], PATIENCE if self.static else 1
         last_columns = [stop - 1 for _, stop in self.prefix.own.spans]
         logits_NV = self.policy.logits(self.prefix.own.hidden_CD[last_columns]).repeat_interleave(group, 0)
+        uniform_TN = None
+        if temperature:  # all at once: what a row draws depends neither on others nor on who has left
+            shape = (limit, len(self.ids_NT))
+            uniform_TN = torch.rand(shape, generator=generator, dtype=torch.float64, device=self.device)
         for step in range(limit):
-            ids_N, logps_N = draw(logits_NV, self.policy.banned_V, temperature, generator)
+            uniform_N = None if uniform_TN is None else uniform_TN[step, self.rows_BG.flatten()]
+            ids_N, logps_N = draw(logits_NV, self.policy.banned_V, temperature, uniform_N)
             self._note(step, ids_N, logps_N)
             if step + 1 == limit:
                 break
@@ -259,5 +266,5 @@ class Sampler:
         return Columns(
             keys_values=[(k.flatten(1, 2)[:, index], v.flatten(1, 2)[:, index]) for k, v in self.store],
             hidden_CD=self.hidden_NTD.flatten(0, 1)[index],
-            spans=list(zip(ends[:-1], ends[1:], strict=True)),
+            spans=list(itertools.pairwise(ends)),
         )

@@ -46,7 +46,7 @@ class FeatureCache:
             assert patches is not None
             computed = tower(patches, [grid for _, grid in missing])
             merged = len(patches) // len(computed)
-            parts = computed.split([math.prod(grid) // merged for _, grid in missing])
+            parts = torch.split(computed, [math.prod(grid) // merged for _, grid in missing])
             for (row, _), features in zip(missing, parts, strict=True):
                 found[row] = features
                 if bool(prompts.valid_B[row]):

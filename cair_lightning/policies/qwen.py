@@ -89,7 +89,7 @@ class QwenVLPolicy(nn.Module):
         if kept_features_gib and not freeze_vision:
             raise ValueError("kept_features_gib is for a frozen vision tower: set freeze_vision, or leave it at 0.")
         self.features = FeatureCache(kept_features_gib) if kept_features_gib else None
-        model.set_attn_implementation({"text_config": NAME})  # type: ignore[no-untyped-call]
+        model.set_attn_implementation({"text_config": NAME})
         if freeze_vision:
             model.model.visual.requires_grad_(False)
         if gradient_checkpointing:

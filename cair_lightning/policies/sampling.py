@@ -27,27 +27,31 @@ class Completions:
         return [int(t) for t in self.ids_NT[row][self.mask_NT[row]]]
 
 
-def draw(
-    logits_NV: Tensor, banned_V: Tensor, temperature: float, generator: torch.Generator | None
-) -> tuple[Tensor, Tensor]:
+def draw(logits_NV: Tensor, banned_V: Tensor, temperature: float, uniform_N: Tensor | None) -> tuple[Tensor, Tensor]:
     """Draw one token per row, never a banned one.
 
     Args:
         logits_NV: Logits in float32, at temperature 1.
         banned_V: True on tokens that are never drawn.
         temperature: 0 takes the likeliest token, and log-probabilities are those at 1.
-        generator: Source of randomness, on the device of the logits.
+        uniform_N: A random number in [0, 1) for each row, float64, which decides its token; not used at 0.
 
     Returns:
         The ids (N,) and their log-probabilities (N,) in the whole distribution, banned tokens included: training
         scores them in the same one.
     """
-    logits_NV = logits_NV / (temperature or 1.0)
+    if temperature not in (0.0, 1.0):
+        logits_NV = logits_NV / temperature
     allowed_NV = logits_NV.masked_fill(banned_V, -torch.inf)
     if temperature == 0:
         ids_N = allowed_NV.argmax(1)
     else:
-        ids_N = torch.multinomial(allowed_NV.softmax(1), 1, generator=generator).squeeze(1)
+        assert uniform_N is not None
+        # The inverse of the distribution function: one random number a row instead of one a token of the vocabulary.
+        below_NV = allowed_NV.softmax(1).cumsum(1, dtype=torch.float64)
+        total_N1 = below_NV[:, -1:]
+        sought_N1 = torch.minimum(uniform_N[:, None] * total_N1, total_N1.nextafter(total_N1.new_zeros(())))
+        ids_N = torch.searchsorted(below_NV, sought_N1, right=True).squeeze(1)
     return ids_N, target_logps(logits_NV, ids_N)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
 SCORED_ROWS = 2048
@@ -14,7 +15,7 @@ SCORED_ROWS = 2048
 
 def target_logps(logits_MV: Tensor, targets_M: Tensor) -> Tensor:
     """Log-softmax at the targets (M,), in the type of the logits."""
-    return logits_MV.gather(1, targets_M[:, None]).squeeze(1) - logits_MV.logsumexp(1)
+    return -cross_entropy(logits_MV, targets_M, reduction="none")
 
 
 def token_logps(
@@ -31,7 +32,8 @@ def token_logps(
     """
 
     def block(hidden: Tensor, targets: Tensor) -> Tensor:
-        return target_logps(head(hidden) / (temperature or 1.0), targets)
+        logits_MV = head(hidden)
+        return target_logps(logits_MV if temperature in (0.0, 1.0) else logits_MV / temperature, targets)
 
     recompute = torch.is_grad_enabled() and len(hidden_MD) > rows
     blocks = []

@@ -97,8 +97,11 @@ class Layout:
 
     def to(self, device: torch.device) -> Layout:
         """Copy to a device."""
-        tensors = {f.name: v for f in dataclasses.fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
-        return dataclasses.replace(self, **{name: v.to(device, non_blocking=True) for name, v in tensors.items()})
+        copied = dataclasses.replace(self)
+        for field_ in dataclasses.fields(self):
+            if isinstance(value := getattr(self, field_.name), Tensor):
+                setattr(copied, field_.name, value.to(device))
+        return copied
 
     def looks(self) -> list[Look]:
         """The runs' contexts, those of neighbours joined: a group of completions looks at its prompt once."""

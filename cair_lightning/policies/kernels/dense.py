@@ -36,6 +36,13 @@ def prepare(layout: Layout, device: torch.device) -> Callable[[Tensor, Tensor, T
     return attend
 
 
+def pairs(layout: Layout) -> int:
+    """How many pairs of a query and a key are computed, seen or not."""
+    rows = [layout.runs[first:last] for first, last in layout.prompts if last > first]
+    most_queries = max(runs[-1].stop - runs[0].start for runs in rows)
+    return len(rows) * most_queries * max(len(columns_of(runs)) for runs in rows)
+
+
 def columns_of(runs: list[Run]) -> Tensor:
     """The columns that any of a prompt's runs sees, in order."""
     spans = sorted({span for run in runs for span in (*run.context, (run.start, run.stop))})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -23,22 +24,22 @@ def prepare(layout: Layout, device: torch.device) -> Callable[[Tensor, Tensor, T
     """A function from queries (1, H, S, d) and keys and values (1, K, C + S, d) to the output (1, S, H, d)."""
     padded = -layout.size % BLOCK
     mask = _block_mask(layout, layout.size + padded, device)
-    compute = _compiled() if device.type == "cuda" else flex_attention
+    compute = _compiled() if device.type == "cuda" else cast(Callable[..., object], flex_attention)
 
     def attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         behind = mask.shape[-1] - key.shape[2]
         q = pad(query, (0, 0, 0, padded))
         k, v = (pad(x, (0, 0, 0, behind)) for x in (key, value))
-        out: Tensor = compute(q, k, v, block_mask=mask, scale=scale, enable_gqa=True)  # type: ignore[assignment]
+        out = compute(q, k, v, block_mask=mask, scale=scale, enable_gqa=True)
+        assert isinstance(out, Tensor)
         return out[:, :, : query.shape[2]].transpose(1, 2)
 
     return attend
 
 
 @functools.cache
-def _compiled() -> Callable[..., Tensor]:
-    compiled: Callable[..., Tensor] = torch.compile(flex_attention, dynamic=True)
-    return compiled
+def _compiled() -> Callable[..., object]:
+    return torch.compile(flex_attention, dynamic=True)
 
 
 def _block_mask(layout: Layout, n_queries: int, device: torch.device) -> BlockMask:
