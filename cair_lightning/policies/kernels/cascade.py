@@ -89,7 +89,7 @@ class _Cascade(torch.autograd.Function):
             taken = _take(q, queries), _take(k, keys), _take(v, keys)
             part, part_sums = _flash_cpu(*taken, 0.0, causal, scale=scale)
             if causal:
-                out[:, :, queries] = _untake(part, queries)
+                out[:, :, queries] = _untake(part, queries).to(wide)  # an index does not convert, a slice would
                 sums[:, :, queries] = part_sums.view(sums[:, :, queries].shape)
             else:
                 _merge(out[:, :, queries], sums[:, :, queries], part, part_sums)
@@ -115,11 +115,11 @@ class _Cascade(torch.autograd.Function):
             taken = _take(q, queries), _take(k, keys), _take(v, keys), _take(out, queries), _take(sums, queries)
             part = _flash_cpu_backward(_take(grad_out, queries), *taken, 0.0, causal, scale=ctx.scale)
             if causal:
-                dq[:, :, queries] = _untake(part[0], queries)
+                dq[:, :, queries] = _untake(part[0], queries).to(wide)
             else:
                 dq[:, :, queries] += part[0]
-            dk[:, keys] += _untake(part[1].sum(0, keepdim=True), keys)[0]
-            dv[:, keys] += _untake(part[2].sum(0, keepdim=True), keys)[0]
+            dk[:, keys] += _untake(part[1].sum(0, keepdim=True), keys)[0].to(wide)
+            dv[:, keys] += _untake(part[2].sum(0, keepdim=True), keys)[0].to(wide)
         grad_query = grad_q.view(1, size, heads, width).transpose(1, 2)
         return grad_query.to(query.dtype), dk[None].to(key.dtype), dv[None].to(value.dtype), None, None
 

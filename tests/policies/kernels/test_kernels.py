@@ -2,6 +2,7 @@
 
 import random
 import sys
+from importlib.util import find_spec
 from types import SimpleNamespace
 
 import pytest
@@ -113,8 +114,9 @@ def test_values_and_gradients_are_those_of_a_softmax_over_what_is_seen(name, ker
 
 @pytest.mark.parametrize("kernel", [cascade_of, dense_of])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_in_other_types(kernel, dtype) -> None:
-    layout = LAYOUTS["group"]
+@pytest.mark.parametrize("name", ["group", "trees"])
+def test_in_other_types(name, kernel, dtype) -> None:
+    layout = LAYOUTS[name]
     ours, reference = tensors(layout, dtype), [t.detach().double().requires_grad_() for t in tensors(layout, dtype)]
     got, expected = kernel(layout)(*ours, SCALE), plain(layout, *reference)
     assert got.dtype == dtype
@@ -161,7 +163,7 @@ def test_on_a_gpu(name) -> None:
     """Dense in float32, flash-attention and FlexAttention in bfloat16, all with gradients."""
     layout, cuda = LAYOUTS[name], torch.device("cuda")
     kernels = [(dense, torch.float32, 1e-5), (dense, torch.bfloat16, 3e-2), (flex, torch.bfloat16, 3e-2)]
-    if "flash_attn" in sys.modules or __import__("importlib.util").util.find_spec("flash_attn"):
+    if find_spec("flash_attn") is not None:
         kernels.append((varlen, torch.bfloat16, 3e-2))
     for kernel, dtype, tolerance in kernels:
         ours = [t.detach().to(cuda).requires_grad_() for t in tensors(layout, dtype)]
