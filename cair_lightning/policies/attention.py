@@ -28,8 +28,8 @@ NAME = "cair_tree"
 Attention = Literal["auto", "sdpa", "flash_attention_2", "eager"]
 TreeAttention = Literal["auto", "cascade", "varlen", "flex", "dense"]
 
-CALL = 2000
-"""Pairs of a query and a key that the CPU computes in the time that calling a kernel takes."""
+CALL = 250_000
+"""Pairs of a query and a key, times the hidden size, that the CPU computes while it calls a kernel."""
 
 
 class Attend(Protocol):
@@ -72,6 +72,7 @@ class TreeAttend:
         kernel: How to compute it; see `resolve_tree_attention`.
         device: Of the tensors.
         kept: Keys and values (K, C, d) of each layer; none where nothing was kept.
+        hidden_size: Of the language model, on which depends what the CPU had better do.
         record: Where to put the new ones (K, S, d), layer by layer; None keeps nothing.
     """
 
@@ -81,9 +82,10 @@ class TreeAttend:
         kernel: TreeAttention,
         device: torch.device,
         kept: list[list[tuple[Tensor, Tensor]]],
+        hidden_size: int,
         record: list[tuple[Tensor, Tensor]] | None = None,
     ) -> None:
-        self.attend = _prepared(layout, kernel, device)
+        self.attend = _prepared(layout, kernel, device, hidden_size)
         self.kept, self.record = kept, record
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
@@ -97,11 +99,11 @@ class TreeAttend:
 
 
 def _prepared(
-    layout: Layout, kernel: TreeAttention, device: torch.device
+    layout: Layout, kernel: TreeAttention, device: torch.device, hidden_size: int
 ) -> Callable[[Tensor, Tensor, Tensor, float], Tensor]:
     if kernel in ("auto", "cascade"):
         pieces = cascade.pieces_of(layout)
-        if kernel == "cascade" or sum(cascade.pairs(p) + CALL for p in pieces) < dense.pairs(layout):
+        if kernel == "cascade" or sum(cascade.pairs(p) + CALL // hidden_size for p in pieces) < dense.pairs(layout):
             return cascade.prepare(pieces)
         kernel = "dense"
     prepare = {"varlen": varlen.prepare, "flex": flex.prepare, "dense": dense.prepare}[kernel]
@@ -118,6 +120,8 @@ def resolve_tree_attention(requested: TreeAttention, device: torch.device, dtype
         ValueError: If what is asked for does not run there.
         ImportError: If flash-attention is asked for and not installed.
     """
+    if requested in ("auto", "cascade") and device.type == "cpu":
+        return requested
     half, cuda = dtype in (torch.float16, torch.bfloat16), device.type == "cuda"
     installed = find_spec("flash_attn") is not None
     if requested == "varlen" and not installed:
@@ -130,11 +134,11 @@ def resolve_tree_attention(requested: TreeAttention, device: torch.device, dtype
             f"tree_attention is varlen, which needs CUDA and half precision, and the policy is {dtype} on {device.type}"
             "; set it to auto."
         )
-    if requested == "cascade" and device.type != "cpu":
+    if requested == "cascade":
         raise ValueError(
             f"tree_attention is cascade, which needs the CPU, and the policy is on {device.type}; set it to auto."
         )
-    if requested == "auto" and device.type != "cpu":
+    if requested == "auto":
         return "varlen" if installed and cuda and half else "dense"
     return requested
 

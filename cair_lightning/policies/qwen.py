@@ -274,7 +274,7 @@ class QwenVLPolicy(nn.Module):
     def _attend(self, layout: Layout, kept: list[KeysValues], record: KeysValues | None = None) -> TreeAttend:
         weight = self.model.lm_head.weight
         kernel = resolve_tree_attention(self.tree_attention, weight.device, self.model.dtype)
-        return TreeAttend(layout, kernel, weight.device, kept, record)
+        return TreeAttend(layout, kernel, weight.device, kept, self.text_config.hidden_size, record)
 
     def language(self, embeds_SD: Tensor, positions_3S: Tensor, attend: Attend) -> Tensor:
         """The language model's last hidden states (S, D) of one row of new tokens that attend as they are told."""

@@ -2,10 +2,12 @@ import pytest
 import torch
 from torch import nn
 
+from cair_lightning.policies.decoding import PATIENCE
 from cair_lightning.policies.qwen import QwenVLPolicy
 from cair_lightning.policies.sampling import Completions, draw
 from cair_lightning.policies.tree import Branch
 from cair_lightning.world.tiny import build_model
+from tests.policies.forced import dictated
 from tests.policies.reference import (
     EXAMPLES,
     TOLERANCE,
@@ -220,3 +222,45 @@ def test_lockstep_of_a_single_rank_changes_nothing(tmp_path) -> None:
         assert torch.equal(sampled(policy, prompts, 2, lockstep=True).ids_NT, expected.ids_NT)
     finally:
         torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("steps", [1, PATIENCE, 2 * PATIENCE + 3])
+def test_fixed_shapes_sample_the_same(steps) -> None:
+    """What is captured on CUDA; some completions end between two looks at whether anything still runs."""
+    policy, prompts = biased(build_policy(), {token("<|im_end|>"): 7.0}), collate()
+    dropped, kept = (sampled(policy, prompts, 4, steps=steps, temperature=2.0, static=s) for s in (False, True))
+    assert torch.equal(dropped.ids_NT, kept.ids_NT)
+    assert torch.equal(dropped.mask_NT, kept.mask_NT)
+    assert torch.equal(dropped.truncated_N, kept.truncated_N)
+    torch.testing.assert_close(dropped.logps_NT, kept.logps_NT, rtol=1e-6, atol=TOLERANCE)
+
+
+def test_completions_that_have_ended_are_no_longer_computed() -> None:
+    policy, prompts = build_policy(), collate()
+    end = token("<|im_end|>")
+    lengths = [2, 5, 5, 9, 3, 3]  # two of each prompt
+    rows = [[*range(20, 19 + length), end] for length in lengths]
+    computed: list[int] = []
+    handle = policy.model.model.language_model.register_forward_pre_hook(
+        lambda _, __, named: computed.append(named["inputs_embeds"].shape[1]), with_kwargs=True
+    )
+    with policy.scoring(), dictated(rows):
+        prefix = policy.prefill(prompts)
+        got = policy.sample(prefix, 2, 20)
+    handle.remove()
+    assert [got.ids(n) for n in range(6)] == rows
+    # All six; then one slot less per prompt is needed only when no prompt has two that run.
+    assert computed[1:] == [6, 6, 4, 4, 1, 1, 1, 1]
+    assert [stop - start for start, stop in prefix.completions.spans] == [length - 1 for length in lengths]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_captured_step_samples_what_the_same_steps_do_uncaptured(dtype) -> None:
+    policy, prompts = build_policy(dtype=dtype).to("cuda"), collate().to(torch.device("cuda"))
+    with policy.scoring():
+        captured, plain = (
+            policy.sample(policy.prefill(prompts), 4, 20, temperature=0.0, static=static) for static in (True, False)
+        )
+    assert torch.equal(captured.ids_NT, plain.ids_NT)
+    torch.testing.assert_close(captured.logps_NT, plain.logps_NT, rtol=0, atol=1e-4 if dtype == torch.float32 else 0.1)

@@ -22,6 +22,10 @@ _flash_cpu = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_cpu_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
+FEW = 4
+"""Runs of one length that are computed one by one, which copies nothing; more of them are computed together."""
+
+
 class Piece(NamedTuple):
     """New tokens see columns: all of them, or their own causally.
 
@@ -54,8 +58,8 @@ def pieces_of(layout: Layout) -> list[Piece]:
         by_length[len(run)].append(run.start)
     own = []
     for length, starts in by_length.items():
-        if len(starts) == 1:
-            own.append(Piece(new(starts[0], starts[0] + length), slice(starts[0], starts[0] + length), True))
+        if len(starts) < FEW:
+            own += [Piece(new(s, s + length), slice(s, s + length), True) for s in starts]
         else:
             columns = torch.tensor(starts)[:, None] + torch.arange(length)
             own.append(Piece(columns - layout.kept, columns, True))
@@ -71,67 +75,79 @@ def pairs(piece: Piece) -> int:
 
 
 class _Cascade(torch.autograd.Function):
-    """Queries of heads that share keys are a batch (R, K, S, d), over which the keys are broadcast."""
+    """Tensors are (S, K, R, d) in memory: tokens, heads with keys of their own, heads that share those, width."""
 
     @staticmethod
     def forward(
         ctx: Any,  # noqa: ANN401 - PyTorch's own type of it has none of what is kept there
         query: Tensor, key: Tensor, value: Tensor, pieces: list[Piece], scale: float,
     ) -> Tensor:  # fmt: skip
-        _, heads, size, width = query.shape
-        shared = key.shape[1]
-        q = query[0].view(shared, heads // shared, size, width).transpose(0, 1)
-        k, v = (x.expand(len(q), -1, -1, -1) for x in (key, value))
+        q, k, v = _by_token(query, key), _by_token(key, key), _by_token(value, key)
         wide = torch.promote_types(query.dtype, torch.float32)  # a piece is merged in no less than float32
-        merged = query.new_empty(size, shared, len(q), width, dtype=wide)
-        out, sums = merged.permute(2, 1, 0, 3), query.new_empty(*q.shape[:3], dtype=wide)
+        out, sums = q.new_empty(q.shape, dtype=wide), q.new_empty(q.shape[:3], dtype=wide)
         for queries, keys, causal in pieces:
-            taken = _take(q, queries), _take(k, keys), _take(v, keys)
+            shared = isinstance(queries, slice)
+            taken = _take(q, queries, shared), _take(k, keys, shared, q), _take(v, keys, shared, q)
             part, part_sums = _flash_cpu(*taken, 0.0, causal, scale=scale)
+            part, part_sums = _untake(part, queries, q), _untake(part_sums[..., None], queries, q)[..., 0]
             if causal:
-                out[:, :, queries] = _untake(part, queries).to(wide)  # an index does not convert, a slice would
-                sums[:, :, queries] = part_sums.view(sums[:, :, queries].shape)
+                out[queries], sums[queries] = part.to(wide), part_sums
             else:
-                _merge(out[:, :, queries], sums[:, :, queries], part, part_sums)
-        result = merged.view(1, size, heads, width).to(query.dtype)
+                _merge(out[queries], sums[queries], part, part_sums)
+        result = out.to(query.dtype)
         ctx.save_for_backward(query, key, value, result, sums)
         ctx.pieces, ctx.scale = pieces, scale
-        return result
+        return result.flatten(1, 2)[None]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:  # noqa: ANN401
-        query, key, value, result, sums = ctx.saved_tensors
-        _, heads, size, width = query.shape
-        shared = key.shape[1]
-        q = query[0].view(shared, heads // shared, size, width).transpose(0, 1)
-        k, v = (x.expand(len(q), -1, -1, -1) for x in (key, value))
-        by_head = (size, shared, len(q), width)
-        out, grad_out = (x.reshape(by_head).permute(2, 1, 0, 3) for x in (result, grad))
-        wide = sums.dtype
-        grad_q = query.new_empty(by_head, dtype=wide)
-        dq = grad_q.permute(2, 1, 0, 3)
-        dk, dv = (x.new_zeros(x.shape[1:], dtype=wide) for x in (key, value))
+        query, key, value, out, sums = ctx.saved_tensors
+        q, k, v = _by_token(query, key), _by_token(key, key), _by_token(value, key)
+        grad_out, wide = grad[0].view(q.shape), sums.dtype
+        dq, dk, dv = (
+            q.new_empty(q.shape, dtype=wide),
+            k.new_zeros(k.shape, dtype=wide),
+            v.new_zeros(v.shape, dtype=wide),
+        )
         for queries, keys, causal in ctx.pieces:
-            taken = _take(q, queries), _take(k, keys), _take(v, keys), _take(out, queries), _take(sums, queries)
-            part = _flash_cpu_backward(_take(grad_out, queries), *taken, 0.0, causal, scale=ctx.scale)
+            shared = isinstance(queries, slice)
+            taken = _take(q, queries, shared), _take(k, keys, shared, q), _take(v, keys, shared, q)
+            merged = _take(out, queries, shared), _take(sums[..., None], queries, shared)[..., 0]
+            part_q, part_k, part_v = _flash_cpu_backward(
+                _take(grad_out, queries, shared), *taken, *merged, 0.0, causal, scale=ctx.scale
+            )
             if causal:
-                dq[:, :, queries] = _untake(part[0], queries).to(wide)
+                dq[queries] = _untake(part_q, queries, q).to(wide)
             else:
-                dq[:, :, queries] += part[0]
-            dk[:, keys] += _untake(part[1].sum(0, keepdim=True), keys)[0].to(wide)
-            dv[:, keys] += _untake(part[2].sum(0, keepdim=True), keys)[0].to(wide)
-        grad_query = grad_q.view(1, size, heads, width).transpose(1, 2)
-        return grad_query.to(query.dtype), dk[None].to(key.dtype), dv[None].to(value.dtype), None, None
+                dq[queries] += _untake(part_q, queries, q)
+            dk[keys] += _untake(part_k, keys, q).sum(-2, keepdim=True).to(wide)
+            dv[keys] += _untake(part_v, keys, q).sum(-2, keepdim=True).to(wide)
+        grad_q, grad_k, grad_v = (x.flatten(1, 2).transpose(0, 1)[None].to(query.dtype) for x in (dq, dk, dv))
+        return grad_q, grad_k, grad_v, None, None
 
 
-def _take(x: Tensor, columns: slice | Tensor) -> Tensor:
-    """Some columns of (R, K, S, ...); those of runs that are computed together as further heads."""
-    return x[:, :, columns] if isinstance(columns, slice) else x[:, :, columns].flatten(1, 2)
+def _by_token(x: Tensor, key: Tensor) -> Tensor:
+    """(1, heads, S, ...) as (S, K, R, ...), R being 1 for keys and values."""
+    return x[0].transpose(0, 1).view(x.shape[2], key.shape[1], -1, x.shape[3])
 
 
-def _untake(x: Tensor, columns: slice | Tensor) -> Tensor:
-    """The inverse of `_take`, but for the place of the columns."""
-    return x if isinstance(columns, slice) else x.view(len(x), -1, len(columns), *x.shape[2:])
+def _take(x: Tensor, columns: slice | Tensor, shared: bool, like: Tensor | None = None) -> Tensor:
+    """Some columns in the kernel's order: batch, heads, tokens, width.
+
+    Of a slice, heads that share keys are the batch, and keys are broadcast over it (`like` the queries). Runs of one
+    length that are computed together are the batch themselves, and their few keys are copied for each head.
+    """
+    taken = x[columns]
+    if like is not None:
+        taken = taken.expand(*taken.shape[:-2], like.shape[2], -1)
+    return taken.permute(2, 1, 0, 3) if shared else taken.flatten(2, 3).transpose(1, 2)
+
+
+def _untake(x: Tensor, columns: slice | Tensor, like: Tensor) -> Tensor:
+    """The inverse of `_take` for all heads of queries like these: (tokens, K, R, ...) or (runs, tokens, K, R, ...)."""
+    if isinstance(columns, slice):
+        return x.permute(2, 1, 0, 3)
+    return x.transpose(1, 2).reshape(*columns.shape, *like.shape[1:3], -1)
 
 
 def _merge(out: Tensor, sums: Tensor, part: Tensor, part_sums: Tensor) -> None:

@@ -21,19 +21,26 @@ def prepare(layout: Layout, device: torch.device) -> Callable[[Tensor, Tensor, T
     visible[:, :, 0] = True  # what pads the queries sees something, so that no row of the softmax is empty
     for row, runs in enumerate(rows):
         visible[row, : len(queries[row]), : len(keys[row])] = visibility(runs, keys[row])
-    real_BQ = pad_sequence([torch.ones(len(q), dtype=torch.bool) for q in queries], batch_first=True).to(device)
+    real_BQ = pad_sequence([torch.ones(len(q), dtype=torch.bool) for q in queries], batch_first=True)
+    real_S = real_BQ.flatten().nonzero().squeeze(1).to(device)
     query_BQ = (pad_sequence(queries, batch_first=True, padding_value=layout.kept) - layout.kept).to(device)
     key_BC = pad_sequence(keys, batch_first=True).to(device)
     mask = visible[:, None].to(device)
 
     def attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         shared = query.shape[1] // key.shape[1]
-        q_BHQd = query[0][:, query_BQ].transpose(0, 1)
-        k_BHCd, v_BHCd = (x[0][:, key_BC].transpose(0, 1).repeat_interleave(shared, dim=1) for x in (key, value))
+        q_BHQd = _rows(query, query_BQ)
+        k_BHCd, v_BHCd = (_rows(x, key_BC).repeat_interleave(shared, dim=1) for x in (key, value))
         out_BHQd = scaled_dot_product_attention(q_BHQd, k_BHCd, v_BHCd, mask, scale=scale)
-        return out_BHQd.transpose(1, 2)[real_BQ][None]
+        return out_BHQd.transpose(1, 2).flatten(0, 1).index_select(0, real_S)[None]
 
     return attend
+
+
+def _rows(x: Tensor, columns_BC: Tensor) -> Tensor:
+    """Columns of (1, heads, C, d) as (B, heads, columns, d), token by token, whose backward pass only adds."""
+    taken = x[0].transpose(0, 1).index_select(0, columns_BC.flatten())
+    return taken.view(*columns_BC.shape, *taken.shape[1:]).transpose(1, 2)
 
 
 def pairs(layout: Layout) -> int:

@@ -2,6 +2,7 @@
 
 import random
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from types import SimpleNamespace
 
@@ -15,11 +16,12 @@ from cair_lightning.policies.tree import Branch, Kept, Layout, pack
 
 HEADS, SHARED, WIDTH = 4, 2, 8
 SCALE = 0.3
+Kernel = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 CPU = torch.device("cpu")
 
 
 def layouts() -> dict[str, Layout]:
-    """A group behind its prompt, two prompts with trees of several levels, plain rows, and labels of kept completions."""
+    """A group behind its prompt, trees of several levels, plain rows, prompts, and labels of kept completions."""
     rng = random.Random(0)
 
     def ids(size: int) -> list[int]:
@@ -32,7 +34,10 @@ def layouts() -> dict[str, Layout]:
     tree = [Branch(ids=ids(9)), Branch(ids=ids(3), parent=0, at=4), *(Branch(ids=ids(2), parent=1) for _ in range(3))]
     tree += [Branch(ids=ids(5), at=7), *(Branch(ids=ids(2), parent=5) for _ in range(3))]
     leaves = [Branch(ids=ids(2), parent=g, at=at) for g, at in ((0, 5), (0, 5), (1, 2), (1, 2))]
-    kept = [Kept(prompt=(0, 30), completions=[(53, 60), (60, 64)]), Kept(prompt=(30, 53), completions=[(64, 70), (70, 73)])]
+    kept = [
+        Kept(prompt=(0, 30), completions=[(53, 60), (60, 64)]),
+        Kept(prompt=(30, 53), completions=[(64, 70), (70, 73)]),
+    ]
     return {
         "group": pack([group], positions(150)),
         "trees": pack([tree, tree[:4]], positions(30, 23)),
@@ -65,21 +70,21 @@ def tensors(layout: Layout, dtype: torch.dtype) -> list[Tensor]:
     return [(2 * torch.randn(s, generator=generator, dtype=dtype)).requires_grad_() for s in shapes]
 
 
-def cascade_of(layout: Layout):
+def cascade_of(layout: Layout) -> Kernel:
     return cascade.prepare(cascade.pieces_of(layout))
 
 
-def dense_of(layout: Layout):
+def dense_of(layout: Layout) -> Kernel:
     return dense.prepare(layout, CPU)
 
 
-def varlen_of(layout: Layout):
+def varlen_of(layout: Layout) -> Kernel:
     return varlen.prepare(layout, CPU)
 
 
 @pytest.fixture
 def flash_attn(monkeypatch) -> None:
-    """What flash-attention says of its function, in PyTorch: rows by their ends, the causal mask at the bottom right."""
+    """What flash-attention says of its function, in PyTorch: rows by their ends, the causal mask at bottom right."""
 
     def flash_attn_varlen_func(q, k, v, ends_q, ends_k, longest_q, longest_k, softmax_scale, causal) -> Tensor:
         assert causal
@@ -153,7 +158,7 @@ def test_on_the_cpu_short_pieces_are_masked_and_long_ones_are_not(monkeypatch) -
     monkeypatch.setattr(dense, "prepare", lambda layout, device: taken.append("dense"))
     short = [[Branch(ids=[1] * n) for n in (2, 3, 4)]] * 2
     for trees, size in ((short, 12), ([[Branch(ids=[1] * 60)] * 8], 500)):
-        TreeAttend(pack(trees, [torch.arange(size).expand(3, -1)] * len(trees)), "auto", CPU, [])
+        TreeAttend(pack(trees, [torch.arange(size).expand(3, -1)] * len(trees)), "auto", CPU, [], hidden_size=512)
     assert taken == ["dense", "cascade"]
 
 
