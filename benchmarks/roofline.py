@@ -48,7 +48,7 @@ from cair_lightning.rollout import RewardSettings, SamplingSettings, completion_
 
 TEXT = 64
 BASE = {"visual": 512, "tokens": 64, "group": GROUP, "candidates": 7, "prompts": 1}
-GROWTH = {"visual": [192, 512, 960, 1984], "group": [2, 4, 8, 16], "candidates": [7, 26], "prompts": [1, 2, 4]}
+GROWTH = {"visual": [192, 512, 960, 1984], "group": [2, 4, 16], "candidates": [26], "prompts": [2, 4]}
 
 
 def attended(prompt: int, branches: list[int]) -> float:

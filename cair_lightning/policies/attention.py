@@ -28,6 +28,8 @@ NAME = "cair_tree"
 Attention = Literal["auto", "sdpa", "flash_attention_2", "eager"]
 TreeAttention = Literal["auto", "cascade", "varlen", "flex", "dense"]
 
+COPIES = 16
+"""How often the keys may be copied for flash-attention; labels that hang from a long prompt are masked instead."""
 CALL = 250_000
 """Pairs of a query and a key, times the hidden size, that the CPU computes while it calls a kernel."""
 
@@ -54,10 +56,11 @@ def tree_attention(
             module, query, key, value, attention_mask, scaling=scaling, **settings
         )
         return out
-    if torch.is_autocast_enabled(query.device.type):  # as scaled_dot_product_attention does; positions are in float32
-        dtype = torch.get_autocast_dtype(query.device.type)
-        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
-    return attention_mask(module.layer_idx, query, key, value, scaling), None
+    device = query.device.type
+    if torch.is_autocast_enabled(device):  # as scaled_dot_product_attention does; positions are in float32
+        query, key, value = (x.to(torch.get_autocast_dtype(device)) for x in (query, key, value))
+    with torch.autocast(device, enabled=False):  # a kernel knows which of its products are in float32
+        return attention_mask(module.layer_idx, query, key, value, scaling), None
 
 
 AttentionInterface.register(NAME, tree_attention)
@@ -105,6 +108,8 @@ def _prepared(
         pieces = cascade.pieces_of(layout)
         if kernel == "cascade" or sum(cascade.pairs(p) + CALL // hidden_size for p in pieces) < dense.pairs(layout):
             return cascade.prepare(pieces)
+        kernel = "dense"
+    if kernel == "varlen" and varlen.copied(layout) > COPIES * (layout.kept + layout.size):
         kernel = "dense"
     prepare = {"varlen": varlen.prepare, "flex": flex.prepare, "dense": dense.prepare}[kernel]
     return prepare(layout, device)

@@ -149,6 +149,9 @@ class CapturedStep:
 class Sampler:
     """Samples G completions of each prompt, and keeps their keys and values.
 
+    Beside the prompts' own it takes the keys, values and states of all completions at full length, twice from when the
+    first ones leave.
+
     Args:
         policy: The model.
         prefix: The prompts.

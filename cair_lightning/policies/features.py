@@ -1,4 +1,4 @@
-"""Features of clips that a frozen vision tower has computed, kept from epoch to epoch."""
+"""The vision tower: run once per clip of a batch, and where it is frozen once per clip of a run."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from transformers import Qwen2_5_VLForConditionalGeneration
 
 from cair_lightning.policies.batch import Prompts
 from cair_lightning.structures import Example
@@ -15,6 +16,55 @@ from cair_lightning.structures import Example
 Grid = tuple[int, int, int]
 Tower = Callable[[Tensor, Sequence[Grid]], Tensor]
 """From the patches of clips and their grids to the clips' features, both flat."""
+
+BLANK = (4, 3 * 2 * 14 * 14)
+"""Shape of the patches of one token in every Qwen2.5-VL: 2 x 2 patches of 14 x 14 pixels in two frames."""
+
+
+class VisionTower:
+    """A model's vision tower as a function from prompts to the features of their clips.
+
+    Args:
+        model: The model that has the tower.
+        frozen: Take its gradients away; its features are then computed once per batch and left on the prompts, and a
+            reference shares them.
+        kept_gib: Main memory for features of a frozen tower, which are then computed once per clip.
+
+    Raises:
+        ValueError: If features are to be kept of a tower that is trained.
+    """
+
+    def __init__(self, model: Qwen2_5_VLForConditionalGeneration, frozen: bool = False, kept_gib: float = 0.0) -> None:
+        if kept_gib and not frozen:
+            raise ValueError("kept_features_gib is for a frozen vision tower: set freeze_vision, or leave it at 0.")
+        self.model, self.frozen = model, frozen
+        self.kept = FeatureCache(kept_gib) if kept_gib else None
+        if frozen:
+            model.model.visual.requires_grad_(False)
+
+    def __call__(self, prompts: Prompts) -> Tensor:
+        """The clips' features (video tokens, D).
+
+        Without a clip there are none, and yet the tower runs, on a blank patch: DDP waits for the gradients of all its
+        weights, and ZeRO-3 for every rank to fetch them.
+        """
+        if prompts.features is not None:
+            return prompts.features
+        if prompts.patches is None:
+            features = self.run(prompts.ids_BL.new_zeros(BLANK), [(1, 2, 2)])[:0]
+        elif self.kept is not None:
+            features = self.kept.fetch(prompts, self.run)
+        else:
+            features = self.run(prompts.patches, [grid for grid in prompts.grids if grid is not None])
+        if self.frozen:
+            prompts.features = features
+        return features
+
+    def run(self, patches: Tensor, grids: Sequence[Grid]) -> Tensor:
+        """Features of patches that are flat over the clips."""
+        grid_thw = torch.tensor(grids, device=patches.device)
+        features: Tensor = self.model.model.visual(patches.to(self.model.dtype), grid_thw=grid_thw).pooler_output
+        return features
 
 
 class FeatureCache:

@@ -28,7 +28,7 @@ from cair_lightning.policies.attention import (
 from cair_lightning.policies.byte_level import token_bytes
 from cair_lightning.policies.collation import Prompts
 from cair_lightning.policies.decoding import Sampler
-from cair_lightning.policies.features import FeatureCache
+from cair_lightning.policies.features import VisionTower
 from cair_lightning.policies.prefix import Columns, KeysValues, Prefix, join_columns
 from cair_lightning.policies.sampling import Completions
 from cair_lightning.policies.scoring import token_logps
@@ -39,9 +39,6 @@ __all__ = ["Attention", "Completions", "Prefix", "QwenVLPolicy", "TreeAttention"
 BANNED_TOKENS = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>")
 """Never sampled: the next forward would look for features that do not exist."""
 STOP_TOKENS = ("<|im_end|>", "<|endoftext|>")
-
-BLANK = (4, 3 * 2 * 14 * 14)
-"""Shape of the patches of one token in every Qwen2.5-VL: 2 x 2 patches of 14 x 14 pixels in two frames."""
 
 
 class QwenVLPolicy(nn.Module):
@@ -77,7 +74,7 @@ class QwenVLPolicy(nn.Module):
         self.model = model
         self.processor = processor
         self.tokenizer = processor.tokenizer
-        self.freeze_vision, self.gradient_checkpointing = freeze_vision, gradient_checkpointing
+        self.gradient_checkpointing = gradient_checkpointing
         self.sharded_by: object | None = None
         """Keeps transformers' note of DeepSpeed's sharding alive; set by whoever loads the policy under ZeRO-3."""
         self.tree_attention = tree_attention
@@ -86,12 +83,8 @@ class QwenVLPolicy(nn.Module):
                 f"The checkpoint has attention_dropout {self.text_config.attention_dropout}, expected 0, as in every "
                 "Qwen2.5-VL; set it to 0 in its config.json."
             )
-        if kept_features_gib and not freeze_vision:
-            raise ValueError("kept_features_gib is for a frozen vision tower: set freeze_vision, or leave it at 0.")
-        self.features = FeatureCache(kept_features_gib) if kept_features_gib else None
+        self.vision = VisionTower(model, freeze_vision, kept_features_gib)
         model.set_attn_implementation({"text_config": NAME})
-        if freeze_vision:
-            model.model.visual.requires_grad_(False)
         if gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
         vocabulary = self.tokenizer.get_vocab()
@@ -186,29 +179,6 @@ class QwenVLPolicy(nn.Module):
         is_video = ids_N == self.model.config.video_token_id
         return embeds_ND.masked_scatter(is_video[:, None], features)
 
-    def vision(self, prompts: Prompts) -> Tensor:
-        """The clips' features (video tokens, D). A frozen tower computes them once and leaves them on the prompts.
-
-        Without a clip there are none, and yet the tower runs, on a blank patch: DDP waits for the gradients of all its
-        weights, and ZeRO-3 for every rank to fetch them.
-        """
-        if prompts.features is not None:
-            return prompts.features
-        if prompts.patches is None:
-            features = self._tower(prompts.ids_BL.new_zeros(BLANK), [(1, 2, 2)])[:0]
-        elif self.features is not None:
-            features = self.features.fetch(prompts, self._tower)
-        else:
-            features = self._tower(prompts.patches, [grid for grid in prompts.grids if grid is not None])
-        if self.freeze_vision:
-            prompts.features = features
-        return features
-
-    def _tower(self, patches: Tensor, grids: Sequence[tuple[int, int, int]]) -> Tensor:
-        grid_thw = torch.tensor(grids, device=patches.device)
-        features: Tensor = self.model.model.visual(patches.to(self.model.dtype), grid_thw=grid_thw).pooler_output
-        return features
-
     def prefill(self, prompts: Prompts, prompts_per_forward: int | None = None) -> Prefix:
         """Run prompts once and keep their keys, values and last hidden states.
 
@@ -272,9 +242,11 @@ class QwenVLPolicy(nn.Module):
         return layout, token_logps(self.logits, hidden_MD, layout.targets_M, temperature)
 
     def _attend(self, layout: Layout, kept: list[KeysValues], record: KeysValues | None = None) -> TreeAttend:
-        weight = self.model.lm_head.weight
-        kernel = resolve_tree_attention(self.tree_attention, weight.device, self.model.dtype)
-        return TreeAttend(layout, kernel, weight.device, kept, self.text_config.hidden_size, record)
+        device, dtype = self.model.lm_head.weight.device, self.model.dtype
+        if torch.is_autocast_enabled(device.type):
+            dtype = torch.get_autocast_dtype(device.type)
+        kernel = resolve_tree_attention(self.tree_attention, device, dtype)
+        return TreeAttend(layout, kernel, device, kept, self.text_config.hidden_size, record)
 
     def language(self, embeds_SD: Tensor, positions_3S: Tensor, attend: Attend) -> Tensor:
         """The language model's last hidden states (S, D) of one row of new tokens that attend as they are told."""

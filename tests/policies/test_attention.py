@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from cair_lightning.policies.attention import resolve_attention, resolve_tree_attention
+from tests.policies.reference import EXAMPLES, collate, shared_policy
 
 HAS_FLASH = importlib.util.find_spec("flash_attn") is not None
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -21,6 +22,20 @@ def test_without_flash_attention_auto_is_sdpa_and_says_so_and_asking_for_it_is_r
     assert "auto takes sdpa" in caplog.text
     with pytest.raises(ImportError, match=r"pip install cair-lightning\[flash\]"):
         resolve_attention("flash_attention_2")
+
+
+def test_under_autocast_the_type_that_counts_is_that_of_the_products(monkeypatch) -> None:
+    asked = []
+    monkeypatch.setattr(
+        "cair_lightning.policies.qwen.resolve_tree_attention", lambda *args: asked.append(args[2]) or "dense"
+    )
+    policy, prompts = shared_policy(), collate(EXAMPLES[:1])
+    with policy.scoring():
+        policy.prefill(prompts)
+        with torch.autocast("cpu", torch.bfloat16):
+            prefix = policy.prefill(prompts)
+    assert asked == [torch.float32, torch.bfloat16]
+    assert {x.dtype for pair in prefix.own.keys_values for x in pair} == {torch.bfloat16}
 
 
 @pytest.mark.skipif(HAS_FLASH, reason="flash-attention is installed")

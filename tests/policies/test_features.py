@@ -30,13 +30,13 @@ def test_parts_and_halves_of_a_clip_are_clips_of_their_own() -> None:
     policy = build_policy(freeze_vision=True, kept_features_gib=1.0)
     for example in (SEEN, replace(SEEN, crop="left"), replace(SEEN, start=0.5, end=1.5)):
         policy.embed(collate([example]))
-    assert len(policy.features) == 3
+    assert len(policy.vision.kept) == 3
 
 
 def test_what_stands_in_for_a_broken_clip_is_not_kept() -> None:
     policy = build_policy(freeze_vision=True, kept_features_gib=1.0)
     policy.embed(collate([replace(SEEN, clip="broken.mp4"), WIDE]))
-    assert len(policy.features) == 1
+    assert len(policy.vision.kept) == 1
 
 
 def test_the_oldest_go_where_memory_ends() -> None:

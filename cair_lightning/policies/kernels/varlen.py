@@ -15,6 +15,11 @@ from torch import Tensor
 from cair_lightning.policies.tree import Layout
 
 
+def copied(layout: Layout) -> int:
+    """How many keys are copied."""
+    return sum(stop - start for run in layout.runs for start, stop in (*run.context, (run.start, run.stop)))
+
+
 def prepare(layout: Layout, device: torch.device) -> Callable[[Tensor, Tensor, Tensor, float], Tensor]:
     """A function from queries (1, H, S, d) and keys and values (1, K, C + S, d) to the output (1, S, H, d)."""
     from flash_attn import flash_attn_varlen_func

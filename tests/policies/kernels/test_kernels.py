@@ -162,6 +162,19 @@ def test_on_the_cpu_short_pieces_are_masked_and_long_ones_are_not(monkeypatch) -
     assert taken == ["dense", "cascade"]
 
 
+@pytest.mark.usefixtures("flash_attn")
+def test_flash_attention_is_not_given_a_copy_of_the_prompt_for_each_label(monkeypatch) -> None:
+    taken = []
+    monkeypatch.setattr(varlen, "prepare", lambda layout, device: taken.append("varlen"))
+    monkeypatch.setattr(dense, "prepare", lambda layout, device: taken.append("dense"))
+    positions, kept = [torch.arange(500).expand(3, -1)], [Kept(prompt=(0, 500))]
+    for branches in (8, 63):
+        layout = pack([[Branch(ids=[1] * 3) for _ in range(branches)]], positions, kept, columns=500)
+        assert varlen.copied(layout) == branches * 503
+        TreeAttend(layout, "varlen", CPU, [], hidden_size=512)
+    assert taken == ["varlen", "dense"]
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_on_a_gpu(name) -> None:
