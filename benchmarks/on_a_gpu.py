@@ -2,9 +2,9 @@
 
 A GRPO step of Qwen2.5-VL-3B or 7B by its shape, random weights, bfloat16, prompts of 4,096 tokens, G = 8, completions
 of 200: ours by every way to attend that runs there, ours with nothing shared (a full row per completion), and TRL's;
-and the phases of ours against the device's rate in large products (the update's share is its MFU). 3B fits 80 GB, 7B
-with its reference, gradients and optimiser needs 141. Writes benchmarks/results/gpu-<model>-*.json. Not run by us yet:
-where this was written there was no GPU. Cut it by --contestants.
+and the phases of ours against the device's rate in large products (the update's share is its MFU). By computation 3B
+fits 80 GB, and 7B with its reference, gradients and optimiser needs 141. Writes benchmarks/results/gpu-<model>-*.json.
+Not run by us yet: where this was written there was no GPU. Cut it by --contestants.
 """
 
 from __future__ import annotations

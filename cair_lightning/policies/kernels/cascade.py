@@ -21,7 +21,6 @@ from cair_lightning.policies.tree import Layout
 _flash_cpu = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_cpu_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
-
 FEW = 4
 """Runs of one length that are computed one by one, which copies nothing; more of them are computed together."""
 
