@@ -24,13 +24,15 @@ CAIR Lightning {cair_lightning.__version__}: causal, adaptive, information-based
   test       evaluate a checkpoint: predictions.jsonl, evaluation.json
   predict    predictions only
   curate     keep the most uncertain samples of a data set for stage 2
+  export     a checkpoint of `fit`, one file or shards, as a Hugging Face folder
+  plan       memory per GPU and time per step of a run, before it is paid for
   report     one HTML page from runs
   demo       the whole method on an embedded tiny model and a generated world
 
 cair COMMAND --help lists its options; every option can stand in a YAML file (--config FILE)."""
 
 LIGHTNING = ("fit", "validate", "test", "predict")
-COMMANDS = ("prepare", "rationales", *LIGHTNING, "curate", "report", "demo")
+COMMANDS = ("prepare", "rationales", *LIGHTNING, "curate", "export", "plan", "report", "demo")
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -59,7 +61,9 @@ def main(args: Sequence[str] | None = None) -> None:
         rationales_command(args[1:])
     elif command == "report":
         _report(args[1:])
-    elif command in ("curate", "demo"):
+    elif command == "export":
+        _export(args[1:])
+    elif command in ("curate", "plan", "demo"):
         _call(command, args[1:])
     else:
         sys.exit(f"cair: unknown command {command!r}; expected one of {', '.join(COMMANDS)}.")
@@ -74,12 +78,36 @@ def _call(command: str, args: list[str]) -> None:
     function: Callable[..., object]
     if command == "curate":
         from cair_lightning.curation import curate as function
+    elif command == "plan":
+        from cair_lightning.planning import plan as function
     else:
         from cair_lightning.demo import demo as function
     try:
         print(auto_cli(function, args=args, as_positional=False, allow_abbrev=False))
     except (ValueError, OSError, TooManySkippedError) as error:
         sys.exit(f"cair {command}: {error}")
+
+
+def _export(args: list[str]) -> None:
+    """`cair export CKPT --out DIR`."""
+    parser = argparse.ArgumentParser(
+        "cair export", description="The policy of a checkpoint as a Hugging Face folder: safetensors and processor."
+    )
+    parser.add_argument("checkpoint", type=Path, metavar="CKPT", help="of `cair fit`: a file or a folder of shards")
+    parser.add_argument("--out", type=Path, required=True, help="the folder")
+    parser.add_argument(
+        "--dtype", choices=("as_trained", "float32", "bfloat16"), default="as_trained", help="default: every bit kept"
+    )
+    parser.add_argument(
+        "--trust-checkpoint", action="store_true", help="read a folder of shards, which can run code: your own only"
+    )
+    given = parser.parse_args(args)
+    from cair_lightning.export import export
+
+    try:
+        print(export(given.checkpoint, given.out, given.dtype, given.trust_checkpoint))
+    except (ValueError, OSError) as error:
+        sys.exit(f"cair export: {error}")
 
 
 def _report(args: list[str]) -> None:

@@ -127,6 +127,25 @@ def kl_k3(logps_NT: Tensor, ref_logps_NT: Tensor) -> Tensor:
     return torch.expm1(difference_NT) - difference_NT
 
 
+def importance_weights(logps_NT: Tensor, sampled_logps_NT: Tensor, cap: float) -> Tensor:
+    """Truncated importance weights min(pi / mu, cap) of tokens that an engine sampled under its own probabilities mu.
+
+    Two engines round differently, and one may lag behind by an update; without the weights the gradient is that of the
+    engine's distribution (Ionides 2008 truncates, Yao et al. 2025 use it for rollouts).
+
+    Args:
+        logps_NT: log pi of the sampled tokens under the weights that the step starts from, nats, without gradient.
+        sampled_logps_NT: log mu of the same, from the engine; both 0 on padding.
+        cap: Largest weight, at least 1.
+
+    Raises:
+        ValueError: If `cap` is below 1.
+    """
+    if cap < 1:
+        raise ValueError(f"expected a cap >= 1, got {cap}")
+    return (logps_NT - sampled_logps_NT).exp().clamp(max=cap)
+
+
 def grpo_loss(
     logps_NT: Tensor,
     old_logps_NT: Tensor,
@@ -135,6 +154,7 @@ def grpo_loss(
     ref_logps_NT: Tensor | None = None,
     eta: float = 0.0,
     clip: float | None = None,
+    correction_NT: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Algorithm 1's objective, negated: - sum of weight x (ratio x A - eta x k3).
 
@@ -152,6 +172,7 @@ def grpo_loss(
         eta: Weight of the KL, not negative.
         clip: PPO's epsilon: the gain is min(ratio A, clamp(ratio, 1 - clip, 1 + clip) A); None does not clip, as in
             the paper.
+        correction_NT: What the gain of each token is multiplied by, where another engine sampled: `importance_weights`.
 
     Returns:
         The loss, and detached means over this micro-batch under `weights_NT`: `ratio`, `clip_fraction` (tokens whose
@@ -179,6 +200,8 @@ def grpo_loss(
         capped_NT = ratio_NT.clamp(1 - clip, 1 + clip) * advantages_N[:, None]
         clipped_NT = (capped_NT < gain_NT).to(gain_NT)
         gain_NT = torch.minimum(gain_NT, capped_NT)
+    if correction_NT is not None:
+        gain_NT = gain_NT * correction_NT
     means = {"ratio": ratio_NT, "clip_fraction": clipped_NT}
     if ref_logps_NT is not None:
         means["kl"] = kl_k3(live_logps_NT, ref_logps_NT.masked_fill(dead_NT, 0.0))

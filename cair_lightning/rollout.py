@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from cair_lightning.engines.base import InProcessRollouts, RolloutEngine, SamplingSettings
 from cair_lightning.losses import AdvantageScale, Normalisation, group_advantages, token_weights
 from cair_lightning.policies.collation import Prompts
 from cair_lightning.policies.prefix import Prefix
 from cair_lightning.policies.qwen import Completions, QwenVLPolicy
+from cair_lightning.policies.sampling import Randomness
 from cair_lightning.policies.tree import Branch
 from cair_lightning.rewards import LeakageLexicon, LeakagePolicy, accuracy_reward, composite_reward, mediation_rewards
 from cair_lightning.structures import Answer, Example
@@ -23,16 +25,6 @@ from cair_lightning.weighting import CognitiveLoadWeighting, Weighting
 
 Gather = Callable[[Tensor], Tensor]
 """Concatenates a tensor (B,) or (N,) over the ranks."""
-
-
-@dataclass(kw_only=True)  # no slots: jsonargparse reads the defaults of an instance through vars()
-class SamplingSettings:
-    """How completions are sampled."""
-
-    group_size: int = 8
-    """G, completions per prompt (section 4.2)."""
-    max_new_tokens: int = 256
-    temperature: float = 1.0
 
 
 @dataclass(kw_only=True)  # no slots: jsonargparse reads the defaults of an instance through vars()
@@ -112,7 +104,7 @@ def completion_logps(
     group_size = len(completions.ids_NT) // len(prompts)
     trees = completion_trees(completions, group_size, rows)
     chosen = prompts if list(rows) == list(range(len(prompts))) else prompts.select(rows)
-    packed, logps_M = policy.logps(chosen, trees, temperature=temperature)
+    packed, logps_M = policy(chosen, trees, temperature)
     return packed.per_token(logps_M, range(packed.n_branches), completions.ids_NT.shape[1])
 
 
@@ -165,12 +157,13 @@ def roll_out(
     rewards: RewardSettings,
     weighting: Weighting | None = None,
     reference: QwenVLPolicy | None = None,
-    generator: torch.Generator | None = None,
+    generator: Randomness | None = None,
     progress: float = 0.0,
     gather: Gather = lambda x: x,
     rank: int = 0,
     prompts_per_forward: int | None = None,
-    lockstep: bool = False,
+    whole: Callable[[], AbstractContextManager[None]] = nullcontext,
+    engine: RolloutEngine | None = None,
 ) -> Rollout:
     """Sample, judge and rank a group of completions for each prompt.
 
@@ -187,16 +180,17 @@ def roll_out(
         rank: This rank, to find its own part of what was gathered.
         prompts_per_forward: Prompts that are computed at the same time; None is all. Tokens are sampled for all prompts
             together.
-        lockstep: See `QwenVLPolicy.sample`.
+        whole: Holds all of the policy's weights here while completions are sampled and judged.
+        engine: Who samples; None is the policy itself.
     """
     seconds: dict[str, float] = {}
     group, size = sampling.group_size, prompts_per_forward or len(prompts)
-    with policy.scoring():
+    with whole(), policy.scoring():
+        sampled = (engine or InProcessRollouts()).begin(policy, prompts, sampling, generator)
         with stopwatch(seconds, "prefill"):
             prefix = policy.prefill(prompts, size)
         with stopwatch(seconds, "generate"):
-            limit, temperature = sampling.max_new_tokens, sampling.temperature
-            completions = policy.sample(prefix, group, limit, temperature, generator, lockstep)
+            completions = sampled(prefix)
         with stopwatch(seconds, "verify"):
             verdict, leaked_N = _judge(policy, prefix, completions, group, rewards)
     log_p_obs_B = at_truth(verdict.log_p_obs_BY, [e.candidates.index(e.answer) for e in prompts.examples])

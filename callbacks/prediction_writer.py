@@ -90,7 +90,8 @@ class PredictionWriter(Callback):
         self._folder = Path(trainer.log_dir or ".")  # asked of every rank: Lightning broadcasts it
         self._journal = PredictionJournal(self._folder, trainer.global_rank)
         policies = [module.policy_path, *([str(trainer.ckpt_path)] if trainer.ckpt_path else [])]
-        policy = " ".join(map(identity, policies)) if trainer.is_global_zero else ""
+        trusted = module.loading.trust_checkpoint
+        policy = " ".join(identity(path, trusted) for path in policies) if trainer.is_global_zero else ""
         policy = trainer.strategy.broadcast(policy)
         asked = data.evaluated()
         self._keys = {e.id: entry_key(e, data.clips, policy, settings) for e in asked}

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from cair_lightning.datamodules.base import EmoReasonDataModule
 from cair_lightning.modules.evaluation import EvaluationMetrics, Prediction, predict
 from cair_lightning.modules.loading import base_folder, load_policy, refuse_other_model
 from cair_lightning.modules.settings import EvaluationSettings, OptimizerSettings, PolicySettings
+from cair_lightning.modules.sharding import optimizer_is_offloaded, whole
 from cair_lightning.policies.collation import Collator, VisionSettings
 from cair_lightning.policies.qwen import QwenVLPolicy
 
@@ -61,6 +63,7 @@ class PolicyModule(LightningModule):
         """What the last validation or test measured; nan where it saw nothing to measure."""
         self._stranger: str | None = None
         self._parts_sum: Tensor | None = None
+        self._whole = ExitStack()
 
     # ------------------------------------------------------------------------------------------------------- loading
 
@@ -83,7 +86,7 @@ class PolicyModule(LightningModule):
         """The checkpoint's own processor as a collate function; loads no weights."""
         from transformers import AutoConfig, AutoProcessor
 
-        folder = base_folder(self.policy_path)
+        folder = base_folder(self.policy_path, self.loading.trust_checkpoint)
         config = AutoConfig.from_pretrained(folder)
         processor = AutoProcessor.from_pretrained(folder)  # type: ignore[no-untyped-call]
         return Collator(processor, config, clips, self.vision, self.max_tokens, teach, kept_clips, cache)
@@ -95,7 +98,10 @@ class PolicyModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Remember which checkpoint this one was trained from, and how clips were seen."""
-        checkpoint["cair"] = {"policy": base_folder(self.policy_path), "vision": asdict(self.vision)}
+        checkpoint["cair"] = {
+            "policy": base_folder(self.policy_path, self.loading.trust_checkpoint),
+            "vision": asdict(self.vision),
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the weights of another model with a message that names the first difference."""
@@ -106,18 +112,25 @@ class PolicyModule(LightningModule):
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning's own type is a union of eight shapes
         """AdamW with linear warm-up and cosine decay to 0, both per step."""
-        settings = self.optimizer_settings
-        optimizer = torch.optim.AdamW(
-            [p for p in self.parameters() if p.requires_grad],
-            settings.learning_rate,
-            settings.betas,
-            weight_decay=settings.weight_decay,
-            fused=True,
-        )
-        steps = self.total_steps()
+        optimizer = self._adamw()
+        settings, steps = self.optimizer_settings, self.total_steps()
         rate = warmup_cosine(steps, max(1, round(settings.warmup * steps)))
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _adamw(self) -> torch.optim.Optimizer:
+        settings = self.optimizer_settings
+        trained = [p for p in self.parameters() if p.requires_grad]
+        if optimizer_is_offloaded(self.trainer):
+            from deepspeed.ops.adam import DeepSpeedCPUAdam  # AdamW on the host, beside the optimizer's state
+
+            host: torch.optim.Optimizer = DeepSpeedCPUAdam(
+                trained, settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
+            )
+            return host
+        return torch.optim.AdamW(
+            trained, settings.learning_rate, settings.betas, weight_decay=settings.weight_decay, fused=True
+        )
 
     def total_steps(self) -> int:
         """Optimiser steps of the whole run.
@@ -138,12 +151,37 @@ class PolicyModule(LightningModule):
         total, self._parts_sum = self.global_sum(self._parts_sum), None
         return total
 
+    def scaled(self, loss: Tensor) -> Tensor:
+        """A part's share of the step's loss, scaled so that parts and ranks add up.
+
+        Lightning divides by the parts, DeepSpeed, which accumulates by itself, once more, and all strategies by the
+        ranks.
+        """
+        parts = self.trainer.accumulate_grad_batches
+        if self.trainer.strategy.handles_gradient_accumulation:
+            parts *= parts
+        return loss * parts * self.trainer.world_size
+
     def global_sum(self, value: Tensor) -> Tensor:
         """Sum of a tensor over the ranks."""
         total: Tensor = self.trainer.strategy.reduce(value.clone(), reduce_op="sum")  # it adds up in place
         return total
 
     # ----------------------------------------------------------------------------------------------------- evaluation
+
+    def whole_policy(self) -> AbstractContextManager[None]:
+        """Holds all of the policy's weights here while it lasts, where they are sharded over the ranks."""
+        assert self.policy is not None
+        return whole(self.policy, self._trainer) if self.loading.gather_to_sample else nullcontext()
+
+    def _evaluation_starts(self) -> None:
+        self._whole.enter_context(self.whole_policy())
+
+    def _evaluation_ends(self) -> None:
+        self._whole.close()
+
+    on_validation_start = on_test_start = on_predict_start = _evaluation_starts
+    on_validation_end = on_test_end = on_predict_end = _evaluation_ends
 
     def predict_step(self, batch: Window, batch_idx: int) -> list[Prediction]:
         """Answer, rationale, both beliefs, controls and rewards of every sample of a batch."""

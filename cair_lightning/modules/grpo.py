@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from cair_lightning.losses import grpo_loss
+from cair_lightning.engines import InProcessRollouts, RolloutEngine
+from cair_lightning.losses import grpo_loss, importance_weights
 from cair_lightning.modules.base import BASIC_EMOTIONS, PolicyModule
 from cair_lightning.modules.loading import fingerprint, load_policy
 from cair_lightning.modules.rollout_state import rollout_from_plain, rollouts_of_all_ranks
 from cair_lightning.modules.settings import EvaluationSettings, OptimizerSettings, PolicySettings
+from cair_lightning.modules.sharding import is_sharded, shard_reference
 from cair_lightning.policies.batch import Prompts
 from cair_lightning.policies.collation import VisionSettings
 from cair_lightning.policies.qwen import QwenVLPolicy
@@ -24,8 +26,6 @@ from cair_lightning.weighting import CognitiveLoadWeighting, Weighting
 
 if TYPE_CHECKING:
     from cair_lightning.datamodules.loading import Window
-
-REFERENCE = "reference."
 
 
 class GRPOModule(PolicyModule):
@@ -46,6 +46,7 @@ class GRPOModule(PolicyModule):
         sampling: How completions are sampled.
         rewards: What is rewarded and how advantages are scaled.
         weighting: Where lambda comes from: CLO (eq. 6), uniform or a curriculum.
+        rollout_engine: Who samples completions; None is the policy itself, in this process.
         seed: Seed of sampling.
         loading: See `PolicyModule`.
         vision: See `PolicyModule`.
@@ -67,6 +68,7 @@ class GRPOModule(PolicyModule):
         sampling: SamplingSettings = SamplingSettings(),
         rewards: RewardSettings = RewardSettings(),
         weighting: Weighting = CognitiveLoadWeighting(),
+        rollout_engine: RolloutEngine | None = None,
         seed: int = 0,
         loading: PolicySettings = PolicySettings(),
         vision: VisionSettings = VisionSettings(),
@@ -82,7 +84,9 @@ class GRPOModule(PolicyModule):
             )
         self.eta, self.clip, self.updates_per_rollout, self.seed = eta, clip, updates_per_rollout, seed
         self.sampling, self.rewards, self.weighting = sampling, rewards, weighting
-        self.reference: QwenVLPolicy | None = None
+        self.rollout_engine = rollout_engine or InProcessRollouts()
+        self._references: list[QwenVLPolicy] = []  # a list, for a submodule would be optimised, sharded and saved
+        self._reference_engine: object = None
         self.rollout: Rollout | None = None
         """The rollout that is being trained on."""
         self.last_kl: float | None = None
@@ -92,12 +96,32 @@ class GRPOModule(PolicyModule):
         self._reference_mark: str | None = None
         self._part_started = self._update_seconds = 0.0
 
+    @property
+    def reference(self) -> QwenVLPolicy | None:
+        """pi_ref; None where there is no KL term. It is no submodule."""
+        return self._references[0] if self._references else None
+
     def configure_model(self) -> None:
         """Load the policy, and for training with a KL term the same weights again as the frozen reference."""
         super().configure_model()
         training = self._trainer is not None and self.trainer.training
         if self.reference is None and self.eta > 0 and training:
-            self.reference = load_policy(self.policy_path, self.loading, self.trainer).eval().requires_grad_(False)
+            reference = load_policy(self.policy_path, self.loading, self.trainer).eval().requires_grad_(False)
+            if not is_sharded(self.trainer):
+                strategy = self.trainer.strategy
+                reference = strategy.precision_plugin.convert_module(reference).to(strategy.root_device)
+            self._references = [reference]
+
+    def on_fit_start(self) -> None:
+        """Shard the reference where the policy is, and get the rollout engine ready."""
+        if self.reference is not None and is_sharded(self.trainer) and self._reference_engine is None:
+            self._reference_engine = shard_reference(self.reference, self.trainer)
+        assert self.policy is not None
+        self.rollout_engine.start(self.trainer, self.policy)
+
+    def teardown(self, stage: str) -> None:
+        """Let the engine go."""
+        self.rollout_engine.stop()
 
     def on_train_start(self) -> None:
         """Take up the rollout that the run was stopped in."""
@@ -127,16 +151,19 @@ class GRPOModule(PolicyModule):
             old_logps_NT = rollout.old_logps_NT[each]
         ref_logps_NT = None if rollout.ref_logps_NT is None else rollout.ref_logps_NT[each]
         advantages_N, weights_NT = rollout.advantages_N[each], rollout.token_weights_NT[each]
+        correction_NT = None
+        if (cap := self.rollout_engine.importance_cap) is not None:
+            correction_NT = importance_weights(old_logps_NT, rollout.completions.logps_NT[each], cap)
         loss, statistics = grpo_loss(
-            logps_NT, old_logps_NT, advantages_N, weights_NT, ref_logps_NT, self.eta, self.clip
+            logps_NT, old_logps_NT, advantages_N, weights_NT, ref_logps_NT, self.eta, self.clip, correction_NT
         )
         self._log_update(loss.detach(), weights_NT.sum(), statistics, last=self._steps_after(batch))
-        # The sum over parts and ranks is the step's loss; Lightning divides by the parts, DDP by the ranks.
-        return loss * self.trainer.accumulate_grad_batches * self.trainer.world_size
+        return self.scaled(loss)
 
     def _roll_out(self, prompts: Prompts) -> Rollout:
         """Lines 2 to 14 of Algorithm 1 for this rank's prompts of the step."""
         assert self.policy is not None
+        self.rollout_engine.take_weights(self.policy, self.global_step)
         rollout = roll_out(
             self.policy,
             prompts,
@@ -144,12 +171,13 @@ class GRPOModule(PolicyModule):
             self.rewards,
             self.weighting,
             self.reference,
-            torch.Generator(self.device).manual_seed(self._draw_seed()),
+            self._generators(len(prompts)),
             progress=min(1.0, self.global_step / self.total_steps()),
             gather=self._gather,
             rank=self.global_rank,
             prompts_per_forward=max(1, len(prompts) // self.trainer.accumulate_grad_batches),
-            lockstep=bool(getattr(self.trainer.strategy, "zero_stage_3", False)),
+            whole=self.whole_policy,
+            engine=self.rollout_engine,
         )
         if self._gather(prompts.valid_B).any():  # else no clip of the step could be read
             values = rollout_statistics(rollout, self._gather)
@@ -157,9 +185,10 @@ class GRPOModule(PolicyModule):
         self.log_numbers({f"train/seconds/{phase}": value for phase, value in rollout.seconds.items()})
         return rollout
 
-    def _draw_seed(self) -> int:
-        """A seed for each rollout of each rank: the same after a resume as without one."""
-        return ((self.seed * 1_000_003 + self.global_step) * 4_099 + self.global_rank) % 2**63
+    def _generators(self, prompts: int) -> list[torch.Generator]:
+        """A generator for each of this rank's prompts, which its place in the run decides: also on other ranks."""
+        first = (self.seed * 1_000_003 + self.global_step) * 1_048_583 + self.global_rank * prompts
+        return [torch.Generator().manual_seed((first + place) % 2**63) for place in range(prompts)]
 
     def _rows(self, part: int) -> range:
         """The prompts of one part of the step."""
@@ -209,15 +238,13 @@ class GRPOModule(PolicyModule):
     # ---------------------------------------------------------------------------------------------------- checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave the reference out (it is `policy` on disk) and take every rank's unfinished rollout along."""
+        """Note which reference it was (it is `policy` on disk) and take every rank's unfinished rollout along."""
         super().on_save_checkpoint(checkpoint)
         if self._unfinished and self.rollout is not None:
             checkpoint["cair"]["rollouts"] = rollouts_of_all_ranks(self.rollout)
         if self.reference is not None:
             self._reference_mark = self._reference_mark or fingerprint(self.reference)
             checkpoint["cair"]["reference"] = self._reference_mark
-            weights = checkpoint["state_dict"]
-            checkpoint["state_dict"] = {k: v for k, v in weights.items() if not k.startswith(REFERENCE)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the reference that was loaded from `policy`, if it is the one that the run began with.
@@ -231,13 +258,12 @@ class GRPOModule(PolicyModule):
             return
         written = checkpoint.get("cair", {})
         if self.reference is not None:
-            if written.get("reference", (mark := fingerprint(self.reference))) != mark:
+            self._reference_mark = fingerprint(self.reference)
+            if written.get("reference", self._reference_mark) != self._reference_mark:
                 raise ValueError(
                     f"The weights at model.policy ({self.policy_path}) are not those that the run began with, and they "
                     "are its reference policy. Restore them, or start anew without --ckpt_path."
                 )
-            if "state_dict" in checkpoint:
-                checkpoint["state_dict"] |= {k: v for k, v in self.state_dict().items() if k.startswith(REFERENCE)}
         rollouts = written.get("rollouts")
         if rollouts is not None:
             if len(rollouts) != self.trainer.world_size:

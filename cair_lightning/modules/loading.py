@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning import Trainer
 from torch import Tensor
 
+from cair_lightning.modules.checkpoints import read_checkpoint, read_notes
 from cair_lightning.modules.settings import PolicySettings
+from cair_lightning.modules.sharding import each_weight, is_sharded, load_weights, partitioned_loading
 from cair_lightning.policies.qwen import QwenVLPolicy
 
 PREFIX, SUFFIX = "policy.", ".ckpt"
@@ -18,12 +19,16 @@ WEIGHT_SUFFIXES = (".safetensors", ".bin")
 CHECKPOINT_SUFFIXES = (*WEIGHT_SUFFIXES, ".json", ".txt", ".jinja", ".model")
 
 
-def base_folder(path: str) -> str:
+def base_folder(path: str, trusted: bool = False) -> str:
     """The Hugging Face folder (absolute) or hub id behind a path: itself, or what a `.ckpt` was trained from.
+
+    Args:
+        path: Hugging Face folder, hub id, or `.ckpt`.
+        trusted: See `read_checkpoint`.
 
     Raises:
         FileNotFoundError: If a `.ckpt`, the folder it was trained from, or a path on this machine does not exist.
-        ValueError: If a `.ckpt` was not written by one of our modules, or is a folder of DeepSpeed's.
+        ValueError: If a `.ckpt` was not written by one of our modules, or is a folder of shards that is not trusted.
     """
     if not path.endswith(SUFFIX):
         if Path(path).exists():
@@ -34,7 +39,7 @@ def base_folder(path: str) -> str:
                 f"{SUFFIX} file."
             )
         return path
-    written = _read(path).get("cair")
+    written = read_notes(path, trusted)
     if written is None:
         raise ValueError(
             f"{path} was not written by a module of cair_lightning: it does not name what it was trained from; "
@@ -46,7 +51,7 @@ def base_folder(path: str) -> str:
     return folder
 
 
-def identity(path: str) -> str:
+def identity(path: str, trusted: bool = False) -> str:
     """A hash that identifies a checkpoint: of the contents of its files, or the commit of a hub id.
 
     Two checkpoints with the same one say the same; a copied folder keeps it. Reads every byte once: 16 GB take about
@@ -54,8 +59,9 @@ def identity(path: str) -> str:
 
     Args:
         path: Hugging Face folder, hub id, or `.ckpt`.
+        trusted: See `read_checkpoint`.
     """
-    base = base_folder(path)
+    base = base_folder(path, trusted)
     if not Path(base).is_dir():
         from transformers.utils.hub import cached_file
 
@@ -65,7 +71,8 @@ def identity(path: str) -> str:
     digest = hashlib.sha256()
     files = [f for f in sorted(Path(base).iterdir()) if f.suffix in CHECKPOINT_SUFFIXES]
     if path.endswith(SUFFIX):  # the weights are in the file, the rest is the folder's
-        files = [Path(path), *(f for f in files if f.suffix not in WEIGHT_SUFFIXES)]
+        written = sorted(f for f in Path(path).rglob("*") if f.is_file()) if Path(path).is_dir() else [Path(path)]
+        files = [*written, *(f for f in files if f.suffix not in WEIGHT_SUFFIXES)]
     for file in files:
         with file.open("rb") as opened:
             digest.update(f"{file.name} {hashlib.file_digest(opened, 'sha256').hexdigest()}\n".encode())
@@ -83,41 +90,26 @@ def load_policy(path: str, settings: PolicySettings, trainer: Trainer | None = N
     Raises:
         ValueError: If features are to be kept and the weights are sharded: ranks run the vision tower together.
     """
-    sharded = partitioned_loading(trainer)
-    if sharded is not None and settings.kept_features_gib:
+    if (sharded := is_sharded(trainer)) and settings.kept_features_gib:
         raise ValueError(
             "loading.kept_features_gib does not go with ZeRO-3, whose ranks have to run the vision tower together; "
             "set it to 0."
         )
-    policy = QwenVLPolicy.load(
-        base_folder(path),
-        getattr(torch, settings.dtype),
-        settings.attn_implementation,
-        settings.freeze_vision,
-        settings.gradient_checkpointing,
-        settings.tree_attention,
-        settings.kept_features_gib,
-    )
-    policy.sharded_by = sharded
+    with partitioned_loading(trainer):
+        policy = QwenVLPolicy.load(
+            base_folder(path, settings.trust_checkpoint),
+            getattr(torch, settings.dtype),
+            settings.attn_implementation,
+            settings.freeze_vision,
+            settings.gradient_checkpointing,
+            settings.tree_attention,
+            settings.kept_features_gib,
+        )
+    policy.lockstep = sharded
     if path.endswith(SUFFIX):
-        state = {k.removeprefix(PREFIX): v for k, v in _read(path)["state_dict"].items() if k.startswith(PREFIX)}
-        policy.load_state_dict(state)
+        written = read_checkpoint(path, settings.trust_checkpoint)["state_dict"]
+        load_weights(policy, {k.removeprefix(PREFIX): v for k, v in written.items() if k.startswith(PREFIX)})
     return policy
-
-
-def partitioned_loading(trainer: Trainer | None) -> object | None:
-    """Tell transformers that DeepSpeed ZeRO-3 shards the weights, so that `from_pretrained` fills the shards.
-
-    transformers keeps only a weak reference, so the caller holds on to what is returned. None under any other strategy.
-    """
-    strategy: Any = None if trainer is None else trainer.strategy
-    if not getattr(strategy, "zero_stage_3", False):
-        return None
-    from transformers.integrations.deepspeed import HfDeepSpeedConfig
-
-    strategy._init_config_if_needed()  # Lightning fills its DeepSpeed config only after the model is configured
-    config: object = HfDeepSpeedConfig(strategy.config)  # type: ignore[no-untyped-call]
-    return config
 
 
 def refuse_other_model(expected: dict[str, Tensor], found: dict[str, Tensor], path: str) -> None:
@@ -139,22 +131,11 @@ def refuse_other_model(expected: dict[str, Tensor], found: dict[str, Tensor], pa
 
 
 def fingerprint(policy: QwenVLPolicy) -> str:
-    """A hash over a sample of every weight, to recognise a reference policy after a resume."""
+    """A hash over a sample of every weight, to recognise a reference policy after a resume. All ranks have to call it."""
     digest = hashlib.sha256()
-    for name, value in sorted(policy.model.state_dict().items()):
-        flat = value.detach().flatten()
+    for name, value in each_weight(policy.model):
+        flat = value.flatten()
         stride = max(1, len(flat) // 256)
         digest.update(name.encode())
         digest.update(flat[::stride].float().cpu().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _read(path: str) -> dict[str, Any]:
-    """A checkpoint's content, its tensors still on the disk. Only tensors and plain data are unpickled."""
-    if Path(path).is_dir():
-        raise ValueError(
-            f"{path} is a folder of weights that DeepSpeed sharded; turn it into one file with "
-            "lightning.pytorch.utilities.deepspeed.convert_zero_checkpoint_to_fp32_state_dict."
-        )
-    content: dict[str, Any] = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    return content

@@ -23,6 +23,11 @@ class PolicySettings:
     """Leave the vision tower as it is; the paper trains all parameters (A.1)."""
     kept_features_gib: float = 0.0
     """Main memory for what a frozen vision tower makes of the clips, which is then computed once and not each epoch."""
+    trust_checkpoint: bool = False
+    """Read a `.ckpt` folder of shards, which runs any code that its writer put in; a `.ckpt` file never does."""
+    gather_to_sample: bool = True
+    """Under ZeRO-3, hold all weights on every device while completions are sampled and judged. False keeps them sharded
+    there too: for models that no device can hold, and many times slower."""
     gradient_checkpointing: bool = False
     """Recompute layers in the backward pass instead of keeping their activations."""
 

@@ -33,7 +33,7 @@ class SFTModule(PolicyModule):
         assert policy is not None
         assert prompts is not None
         assert prompts.completions is not None
-        packed, logps_M = policy.logps(prompts, [[Branch(ids=ids)] for ids in prompts.completions])
+        packed, logps_M = policy(prompts, [[Branch(ids=ids)] for ids in prompts.completions])
         lengths_B = torch.tensor([len(ids) for ids in prompts.completions], device=self.device)
         logps_BT = packed.per_token(logps_M, range(len(prompts)), int(lengths_B.max()))
         trained_BT = torch.arange(logps_BT.shape[1], device=self.device) < lengths_B[:, None]
@@ -45,5 +45,4 @@ class SFTModule(PolicyModule):
         if total is not None:
             self.log("train/loss", total[0], prog_bar=True, batch_size=1)
             self.log("train/nll", total[0], batch_size=1)
-        # The sum over parts and ranks is the step's loss; Lightning divides by the parts, DDP by the ranks.
-        return loss * batch.parts * self.trainer.world_size
+        return self.scaled(loss)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from cair_lightning.policies.prefix import Columns, KeysValues, Prefix
-from cair_lightning.policies.sampling import Completions, any_rank, draw
+from cair_lightning.policies.sampling import Completions, Randomness, draw, random_numbers
+from cair_lightning.policies.scoring import max_over_ranks
 
 if TYPE_CHECKING:
     from cair_lightning.policies.qwen import QwenVLPolicy
@@ -182,23 +183,22 @@ class Sampler:
         self.forward: Step = self._forward
         """Reads a token of each slot."""
 
-    def run(self, temperature: float, generator: torch.Generator | None, lockstep: bool) -> Completions:
+    def run(self, temperature: float, randomness: Randomness | None) -> Completions:
         """Sample until everything has ended, here or (in lockstep) on every rank."""
-        group = self.rows_BG.shape[1]
+        prompts, group = self.rows_BG.shape
         limit, patience = self.ids_NT.shape[1], PATIENCE if self.static else 1
         last_columns = [stop - 1 for _, stop in self.prefix.own.spans]
         logits_NV = self.policy.logits(self.prefix.own.hidden_CD[last_columns]).repeat_interleave(group, 0)
         uniform_TN = None
-        if temperature:  # all at once: what a row draws depends neither on others nor on who has left
-            shape = (limit, len(self.ids_NT))
-            uniform_TN = torch.rand(shape, generator=generator, dtype=torch.float64, device=self.device)
+        if temperature:
+            uniform_TN = random_numbers(randomness, limit, prompts, group, self.device)
         for step in range(limit):
             uniform_N = None if uniform_TN is None else uniform_TN[step, self.rows_BG.flatten()]
             ids_N, logps_N = draw(logits_NV, self.policy.banned_V, temperature, uniform_N)
             self._note(step, ids_N, logps_N)
             if step + 1 == limit:
                 break
-            if (step + 1) % patience == 0 and not any_rank(self.running_BG.any(), lockstep):
+            if (step + 1) % patience == 0 and not self._anything_runs():
                 break
             if not self.static:
                 self._drop_finished()
@@ -214,6 +214,10 @@ class Sampler:
             logps_NT=self.logps_NT[:, :width],
             truncated_N=~ended_N,
         )
+
+    def _anything_runs(self) -> bool:
+        running = int(self.running_BG.any())
+        return bool(max_over_ranks(running, self.device) if self.policy.lockstep else running)
 
     def _note(self, step: int, ids_N: Tensor, logps_N: Tensor) -> None:
         """Write down a token of each slot that runs, and see which of them it ends."""

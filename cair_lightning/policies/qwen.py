@@ -30,7 +30,7 @@ from cair_lightning.policies.collation import Prompts
 from cair_lightning.policies.decoding import Sampler
 from cair_lightning.policies.features import VisionTower
 from cair_lightning.policies.prefix import Columns, KeysValues, Prefix, join_columns
-from cair_lightning.policies.sampling import Completions
+from cair_lightning.policies.sampling import Completions, Randomness
 from cair_lightning.policies.scoring import token_logps
 from cair_lightning.policies.tree import Branch, Layout, pack
 
@@ -75,8 +75,8 @@ class QwenVLPolicy(nn.Module):
         self.processor = processor
         self.tokenizer = processor.tokenizer
         self.gradient_checkpointing = gradient_checkpointing
-        self.sharded_by: object | None = None
-        """Keeps transformers' note of DeepSpeed's sharding alive; set by whoever loads the policy under ZeRO-3."""
+        self.lockstep = False
+        """Every rank has to run the same modules equally often, because together they hold one copy of the weights."""
         self.tree_attention = tree_attention
         if self.text_config.attention_dropout:
             raise ValueError(
@@ -239,7 +239,13 @@ class QwenVLPolicy(nn.Module):
         hidden_SD = self.language(embeds_SD, layout.positions_3S, attend)
         states_CD = torch.cat([*(part.hidden_CD for part in kept), hidden_SD]) if kept else hidden_SD
         hidden_MD = states_CD.index_select(0, layout.predictors_M)
-        return layout, token_logps(self.logits, hidden_MD, layout.targets_M, temperature)
+        return layout, token_logps(self.logits, hidden_MD, layout.targets_M, temperature, together=self.lockstep)
+
+    def forward(
+        self, prompts: Prompts, trees: Sequence[Sequence[Branch]], temperature: float = 1.0
+    ) -> tuple[Layout, Tensor]:
+        """`logps` of prompts and branches as one row: the pass of training, by which sharding strategies keep step."""
+        return self.logps(prompts, trees, temperature=temperature)
 
     def _attend(self, layout: Layout, kept: list[KeysValues], record: KeysValues | None = None) -> TreeAttend:
         device, dtype = self.model.lm_head.weight.device, self.model.dtype
@@ -273,8 +279,7 @@ class QwenVLPolicy(nn.Module):
         group_size: int,
         max_new_tokens: int,
         temperature: float = 1.0,
-        generator: torch.Generator | None = None,
-        lockstep: bool = False,
+        generator: Randomness | None = None,
         static: bool | None = None,
     ) -> Completions:
         """Sample G completions of each prompt from its keys and values; the prefix then holds the completions' as well.
@@ -284,11 +289,10 @@ class QwenVLPolicy(nn.Module):
             group_size: G.
             max_new_tokens: Longest completion.
             temperature: 0 takes the likeliest token.
-            generator: Source of randomness, on the model's device.
-            lockstep: Go on until every rank has finished, as sharded weights need.
+            generator: Source of randomness.
             static: Give every step the same shapes, and on CUDA capture it once and replay it; else completions that
                 have ended are no longer computed. None is whether the model is on CUDA and its weights are whole.
         """
         if static is None:
-            static = prefix.own.hidden_CD.is_cuda and not lockstep
-        return Sampler(self, prefix, group_size, max_new_tokens, static).run(temperature, generator, lockstep)
+            static = prefix.own.hidden_CD.is_cuda and not self.lockstep
+        return Sampler(self, prefix, group_size, max_new_tokens, static).run(temperature, generator)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from cair_lightning.policies.scoring import target_logps
+
+Randomness = torch.Generator | Sequence[torch.Generator]
+"""One generator on the model's device, or one on the CPU for each prompt: then a prompt is answered alike in any batch
+and on any rank."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -55,10 +60,14 @@ def draw(logits_NV: Tensor, banned_V: Tensor, temperature: float, uniform_N: Ten
     return ids_N, target_logps(logits_NV, ids_N)
 
 
-def any_rank(flag: Tensor, lockstep: bool) -> bool:
-    """Whether the flag is set here, or on any rank where ranks have to stay together."""
-    if lockstep and torch.distributed.is_initialized():
-        count = flag.to(torch.int32)
-        torch.distributed.all_reduce(count)
-        return bool(count)
-    return bool(flag)
+def random_numbers(randomness: Randomness | None, steps: int, prompts: int, group: int, device: torch.device) -> Tensor:
+    """Uniform numbers in [0, 1) for each step and completion (T, N), float64.
+
+    All at once, so that what a row draws depends neither on the others nor on who has left.
+    """
+    if randomness is None or isinstance(randomness, torch.Generator):
+        return torch.rand((steps, prompts * group), generator=randomness, dtype=torch.float64, device=device)
+    own = [torch.rand((steps, group), generator=g, dtype=torch.float64) for g in randomness]
+    if len(own) != prompts:
+        raise ValueError(f"expected a generator for each of {prompts} prompts, got {len(own)}.")
+    return torch.cat(own, dim=1).to(device)

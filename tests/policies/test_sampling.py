@@ -106,6 +106,22 @@ def test_the_generator_decides_and_nothing_else() -> None:
     )
 
 
+def test_with_a_generator_of_its_own_a_prompt_is_answered_alike_in_any_batch() -> None:
+    policy, prompts = shared_policy(), collate()
+
+    def answers(rows: list[int]) -> list[list[int]]:
+        generators = [torch.Generator().manual_seed(row) for row in rows]
+        with policy.scoring():
+            got = policy.sample(policy.prefill(prompts.select(rows)), 2, STEPS, generator=generators)
+        return [got.ids(n) for n in range(2 * len(rows))]
+
+    whole = answers([0, 1, 2])
+    assert answers([2, 0]) == [*whole[4:], *whole[:2]]
+    assert len(set(map(tuple, whole))) == 6
+    with pytest.raises(ValueError, match="expected a generator for each of 3 prompts, got 1"), policy.scoring():
+        policy.sample(policy.prefill(prompts), 2, STEPS, generator=[torch.Generator()])
+
+
 @pytest.mark.parametrize("stop", ["<|im_end|>", "<|endoftext|>"])
 def test_either_end_of_text_token_ends_a_completion(stop) -> None:
     policy, prompts = build_policy(), collate()
@@ -214,12 +230,13 @@ def test_temperature_zero_takes_the_likeliest_allowed_token_and_reads_it_at_one(
 
 
 def test_lockstep_of_a_single_rank_changes_nothing(tmp_path) -> None:
-    policy, prompts = shared_policy(), collate([TOLD])
+    policy, prompts = build_policy(), collate([TOLD])
     expected = sampled(policy, prompts, 2)
-    assert torch.equal(sampled(policy, prompts, 2, lockstep=True).ids_NT, expected.ids_NT)
+    policy.lockstep = True
+    assert torch.equal(sampled(policy, prompts, 2).ids_NT, expected.ids_NT)
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     try:
-        assert torch.equal(sampled(policy, prompts, 2, lockstep=True).ids_NT, expected.ids_NT)
+        assert torch.equal(sampled(policy, prompts, 2).ids_NT, expected.ids_NT)
     finally:
         torch.distributed.destroy_process_group()
 

@@ -24,7 +24,7 @@ def test_logits_exist_a_block_at_a_time() -> None:
 
     with torch.no_grad():
         token_logps(head, torch.zeros(7, 4), torch.zeros(7, dtype=torch.long), 1.0, rows=3)
-    assert sizes == [3, 3, 1]
+    assert sizes == [3, 2, 2]
 
 
 def test_temperature_zero_counts_as_one_and_nothing_scores_nothing() -> None:

@@ -1,0 +1,87 @@
+"""What a rollout engine is, and the one that needs nothing: the policy itself."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from lightning import Trainer
+
+from cair_lightning.policies.batch import Prompts
+from cair_lightning.policies.prefix import Prefix
+from cair_lightning.policies.qwen import QwenVLPolicy
+from cair_lightning.policies.sampling import Completions
+
+Sampled = Callable[[Prefix], Completions]
+"""Waits for the completions of prompts that have been run through the policy meanwhile."""
+
+
+@dataclass(kw_only=True)  # no slots: jsonargparse reads the defaults of an instance through vars()
+class SamplingSettings:
+    """How completions are sampled."""
+
+    group_size: int = 8
+    """G, completions per prompt (section 4.2)."""
+    max_new_tokens: int = 256
+    temperature: float = 1.0
+
+
+class RolloutEngine(ABC):
+    """Samples G completions of each prompt under the policy's present weights.
+
+    Every rank has its own instance. The verifier, the reference and the update are always the trainer's.
+    """
+
+    importance_cap: float | None = None
+    """Largest weight of a token whose probability differs between engine and trainer (truncated importance sampling);
+    None where the two are the same."""
+
+    def start(self, trainer: Trainer, policy: QwenVLPolicy) -> None:  # noqa: B027 - an engine may need nothing of it
+        """Get ready, before the first step; every rank calls it."""
+
+    def stop(self) -> None:  # noqa: B027
+        """Let go of everything; also called after a failure."""
+
+    def take_weights(self, policy: QwenVLPolicy, version: int) -> None:  # noqa: B027
+        """Sample with these weights from now on. Every rank calls it before a rollout, with the optimiser's step."""
+
+    @abstractmethod
+    def begin(
+        self,
+        policy: QwenVLPolicy,
+        prompts: Prompts,
+        sampling: SamplingSettings,
+        generators: Sequence[torch.Generator] | torch.Generator | None,
+    ) -> Sampled:
+        """Begin to sample.
+
+        Args:
+            policy: The policy.
+            prompts: This rank's prompts.
+            sampling: How to sample.
+            generators: Source of randomness.
+
+        Returns:
+            What to call for the completions, once the prompts have been run.
+        """
+
+
+class InProcessRollouts(RolloutEngine):
+    """The policy samples from the prompts' keys and values, which the verifier then goes on with: nothing to send."""
+
+    def begin(
+        self,
+        policy: QwenVLPolicy,
+        prompts: Prompts,
+        sampling: SamplingSettings,
+        generators: Sequence[torch.Generator] | torch.Generator | None,
+    ) -> Sampled:
+        """See `RolloutEngine`."""
+
+        def sampled(prefix: Prefix) -> Completions:
+            size, limit = sampling.group_size, sampling.max_new_tokens
+            return policy.sample(prefix, size, limit, sampling.temperature, generators)
+
+        return sampled

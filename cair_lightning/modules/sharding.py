@@ -1,0 +1,160 @@
+"""Weights that DeepSpeed ZeRO-3 shards over the ranks: read in, made whole for a while, written out, kept as reference.
+
+Under ZeRO-3 every rank holds a share of each weight, and DeepSpeed's module hooks fetch the rest when a module runs. All
+of this uses DeepSpeed's own calls but for `whole`, which reaches into its hooks: hence the narrow range of versions in
+setup.cfg. Under other strategies nothing is sharded, and everything here falls through to plain tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from lightning import Trainer
+from torch import Tensor, nn
+
+from cair_lightning.policies.qwen import QwenVLPolicy
+
+
+def is_sharded(trainer: Trainer | None) -> bool:
+    """Whether the trainer's strategy shards the weights (ZeRO-3)."""
+    return bool(trainer is not None and getattr(trainer.strategy, "zero_stage_3", False))
+
+
+@contextmanager
+def partitioned_loading(trainer: Trainer | None) -> Iterator[None]:
+    """Let `from_pretrained` fill the shards, where the strategy shards the weights."""
+    if trainer is None or not is_sharded(trainer):
+        yield
+        return
+    from transformers.integrations.deepspeed import HfDeepSpeedConfig
+
+    strategy: Any = trainer.strategy
+    strategy._init_config_if_needed()  # Lightning fills its DeepSpeed config only after the model is configured
+    # transformers keeps a weak reference: the note goes with this frame, and other models are loaded whole again.
+    note = HfDeepSpeedConfig(strategy.config)  # type: ignore[no-untyped-call]
+    assert note.is_zero3()
+    yield
+
+
+def optimizer_is_offloaded(trainer: Trainer) -> bool:
+    """Whether DeepSpeed keeps the optimizer's state in main memory or on disk."""
+    config: Any = getattr(trainer.strategy, "config", None) or {}
+    offload = config.get("zero_optimization", {}).get("offload_optimizer") or {}
+    return offload.get("device", "none") != "none"
+
+
+@contextmanager
+def _gathered(parameters: list[nn.Parameter], writer: int | None = None) -> Iterator[None]:
+    """Whole weights of sharded parameters on every rank; what rank `writer` writes into them is kept."""
+    if not any(hasattr(p, "ds_id") for p in parameters):
+        yield
+        return
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters(parameters, modifier_rank=writer):
+        yield
+
+
+def each_weight(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Name and whole value of each entry of a module's `state_dict`, one at a time; every rank has to go through all.
+
+    A value is the weight itself: copy what is to be kept.
+    """
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    for name, value in module.state_dict(keep_vars=True).items():
+        with _gathered([parameters[name]] if name in parameters else []):
+            yield name, value.detach()
+
+
+def full_weights(module: nn.Module, keep: bool) -> dict[str, Tensor]:
+    """The whole `state_dict` in main memory on the ranks that keep it, and nothing on the others. All have to call it."""
+    weights: dict[str, Tensor] = {}
+    for name, value in each_weight(module):
+        if keep:
+            weights[name] = value.cpu().clone()
+    return weights
+
+
+def load_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """As `load_state_dict`, also where the module's weights are sharded; every rank has to call it.
+
+    Raises:
+        ValueError: If names or shapes differ.
+    """
+    parameters = dict(module.named_parameters())
+    expected = {name: value_shape(value) for name, value in module.state_dict(keep_vars=True).items()}
+    found = {name: tuple(value.shape) for name, value in weights.items()}
+    if different := sorted(k for k in expected | found if expected.get(k) != found.get(k)):
+        name = different[0]
+        raise ValueError(
+            f"{len(different)} weights differ from the model's, the first is {name!r}: expected "
+            f"{expected.get(name, 'none')}, found {found.get(name, 'none')}."
+        )
+    if not any(hasattr(p, "ds_id") for p in parameters.values()):
+        module.load_state_dict(weights)
+        return
+    for name, parameter in parameters.items():
+        with _gathered([parameter], writer=0), torch.no_grad():
+            if torch.distributed.get_rank() == 0:
+                parameter.copy_(weights[name])
+
+
+def value_shape(value: Tensor) -> tuple[int, ...]:
+    """Shape of the whole of a weight."""
+    return tuple(getattr(value, "ds_shape", value.shape))
+
+
+@contextmanager
+def whole(policy: QwenVLPolicy, trainer: Trainer | None) -> Iterator[None]:
+    """All of the policy's weights on every rank while it lasts: for passes that differ from rank to rank, and for speed.
+
+    Sampling token by token would fetch every weight for every token. Gathered once it takes as long as it does on one
+    device, ranks need not wait for each other, and each needs the memory of a whole copy. Inside `training_step` the
+    root module's hook has already asked for the first weights; they are waited for and given back. Then the hooks are
+    muted instead of removed: the order of modules that DeepSpeed recorded, by which it fetches ahead, stays that of the
+    passes in training alone.
+    """
+    if not policy.lockstep or trainer is None:
+        yield
+        return
+    from deepspeed.runtime.zero.parameter_offload import FWD_MODULE_STACK
+
+    engine: Any = trainer.strategy.model
+    offload = getattr(engine.optimizer, "parameter_offload", engine.optimizer)
+    offload.get_param_coordinator()._clean_inflight_param_registry()
+    with _gathered(list(policy.parameters())):
+        # Looked up on the instance with each call; a hook after a module takes off the stack what the one before put on.
+        offload.pre_sub_module_forward_function = FWD_MODULE_STACK.append
+        offload.post_sub_module_forward_function = _nothing
+        policy.lockstep = False
+        try:
+            yield
+        finally:
+            policy.lockstep = True
+            del offload.pre_sub_module_forward_function, offload.post_sub_module_forward_function
+
+
+def _nothing(module: nn.Module) -> None:
+    pass
+
+
+def shard_reference(reference: QwenVLPolicy, trainer: Trainer) -> object:
+    """Give a frozen policy, loaded sharded, DeepSpeed hooks of its own, apart from the engine that is trained.
+
+    It is then in no checkpoint and in no optimizer. Returns the engine, which the caller keeps alive.
+    """
+    import deepspeed
+
+    strategy: Any = trainer.strategy
+    shared = ("zero_optimization", "zero_allow_untested_optimizer", "bf16", "fp16")
+    config = {name: strategy.config[name] for name in shared if name in strategy.config}
+    engine: object = deepspeed.initialize(
+        config=config | {"train_micro_batch_size_per_gpu": 1},
+        model=reference,
+        model_parameters=[],
+        dist_init_required=False,
+    )[0]
+    return engine
