@@ -91,7 +91,8 @@ def ours(folder: Path, options: argparse.Namespace) -> Phases:
     from cair_lightning.datamodules.loading import whole_window
     from cair_lightning.modules.grpo import GRPOModule
     from cair_lightning.modules.settings import EvaluationSettings, PolicySettings
-    from cair_lightning.rollout import RewardSettings, SamplingSettings
+    from cair_lightning.policies.sampling import SamplingSettings
+    from cair_lightning.rollout import RewardSettings
 
     phases = Phases()
 

@@ -44,7 +44,8 @@ from torch.nn.functional import linear
 from cair_lightning.losses import grpo_loss
 from cair_lightning.policies.batch import Prompts
 from cair_lightning.policies.qwen import QwenVLPolicy
-from cair_lightning.rollout import RewardSettings, SamplingSettings, completion_logps, roll_out
+from cair_lightning.policies.sampling import SamplingSettings
+from cair_lightning.rollout import RewardSettings, completion_logps, roll_out
 
 TEXT = 64
 BASE = {"visual": 512, "tokens": 64, "group": GROUP, "candidates": 7, "prompts": 1}

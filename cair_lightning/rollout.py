@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from cair_lightning.engines.base import InProcessRollouts, RolloutEngine, SamplingSettings
+from cair_lightning.engines.base import InProcessRollouts, RolloutEngine
 from cair_lightning.losses import AdvantageScale, Normalisation, group_advantages, token_weights
 from cair_lightning.policies.collation import Prompts
 from cair_lightning.policies.prefix import Prefix
 from cair_lightning.policies.qwen import Completions, QwenVLPolicy
-from cair_lightning.policies.sampling import Randomness
+from cair_lightning.policies.sampling import Randomness, SamplingSettings
 from cair_lightning.policies.tree import Branch
 from cair_lightning.rewards import LeakageLexicon, LeakagePolicy, accuracy_reward, composite_reward, mediation_rewards
 from cair_lightning.structures import Answer, Example
@@ -105,7 +105,8 @@ def completion_logps(
     trees = completion_trees(completions, group_size, rows)
     chosen = prompts if list(rows) == list(range(len(prompts))) else prompts.select(rows)
     packed, logps_M = policy(chosen, trees, temperature)
-    return packed.per_token(logps_M, range(packed.n_branches), completions.ids_NT.shape[1])
+    shaped: Tensor = packed.per_token(logps_M, range(packed.n_branches), completions.ids_NT.shape[1])
+    return shaped
 
 
 def reward(

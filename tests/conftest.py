@@ -134,7 +134,7 @@ def sft_module(policy: Path, vision: VisionSettings, learning_rate: float = 1e-3
 def grpo_module(policy: Path, vision: VisionSettings, learning_rate: float = 1e-3, **changes: Any) -> GRPOModule:  # noqa: ANN401
     from cair_lightning.modules.grpo import GRPOModule
     from cair_lightning.modules.settings import EvaluationSettings, OptimizerSettings
-    from cair_lightning.rollout import SamplingSettings
+    from cair_lightning.policies.sampling import SamplingSettings
 
     settings = {
         "vision": vision, "max_tokens": 512, "optimizer": OptimizerSettings(learning_rate=learning_rate),

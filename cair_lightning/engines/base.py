@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
-import torch
 from lightning import Trainer
 
 from cair_lightning.policies.batch import Prompts
 from cair_lightning.policies.prefix import Prefix
 from cair_lightning.policies.qwen import QwenVLPolicy
-from cair_lightning.policies.sampling import Completions
+from cair_lightning.policies.sampling import Completions, Randomness, SamplingSettings
 
 Sampled = Callable[[Prefix], Completions]
 """Waits for the completions of prompts that have been run through the policy meanwhile."""
-
-
-@dataclass(kw_only=True)  # no slots: jsonargparse reads the defaults of an instance through vars()
-class SamplingSettings:
-    """How completions are sampled."""
-
-    group_size: int = 8
-    """G, completions per prompt (section 4.2)."""
-    max_new_tokens: int = 256
-    temperature: float = 1.0
 
 
 class RolloutEngine(ABC):
@@ -53,7 +41,7 @@ class RolloutEngine(ABC):
         policy: QwenVLPolicy,
         prompts: Prompts,
         sampling: SamplingSettings,
-        generators: Sequence[torch.Generator] | torch.Generator | None,
+        randomness: Randomness | None,
     ) -> Sampled:
         """Begin to sample.
 
@@ -61,7 +49,7 @@ class RolloutEngine(ABC):
             policy: The policy.
             prompts: This rank's prompts.
             sampling: How to sample.
-            generators: Source of randomness.
+            randomness: Source of randomness.
 
         Returns:
             What to call for the completions, once the prompts have been run.
@@ -76,12 +64,12 @@ class InProcessRollouts(RolloutEngine):
         policy: QwenVLPolicy,
         prompts: Prompts,
         sampling: SamplingSettings,
-        generators: Sequence[torch.Generator] | torch.Generator | None,
+        randomness: Randomness | None,
     ) -> Sampled:
         """See `RolloutEngine`."""
 
         def sampled(prefix: Prefix) -> Completions:
             size, limit = sampling.group_size, sampling.max_new_tokens
-            return policy.sample(prefix, size, limit, sampling.temperature, generators)
+            return policy.sample(prefix, size, limit, sampling.temperature, randomness)
 
         return sampled

@@ -27,8 +27,8 @@ def is_fsdp_folder(path: Path) -> bool:
 def read_checkpoint(path: str | Path, trusted: bool = False) -> dict[str, Any]:
     """A checkpoint's content, with the whole weights under `state_dict` and our own notes under `cair`.
 
-    Of a file only tensors and plain data are unpickled, and its weights stay on the disk until they are used. DeepSpeed's
-    weights are the float32 masters, where the run had any.
+    Of a file only tensors and plain data are unpickled, and its weights stay on the disk until they are used.
+    DeepSpeed's weights are the float32 masters.
 
     Args:
         path: A `.ckpt` file or folder.

@@ -20,7 +20,8 @@ from cair_lightning.modules.sharding import is_sharded, shard_reference
 from cair_lightning.policies.batch import Prompts
 from cair_lightning.policies.collation import VisionSettings
 from cair_lightning.policies.qwen import QwenVLPolicy
-from cair_lightning.rollout import RewardSettings, Rollout, SamplingSettings, completion_logps, roll_out
+from cair_lightning.policies.sampling import SamplingSettings
+from cair_lightning.rollout import RewardSettings, Rollout, completion_logps, roll_out
 from cair_lightning.rollout_statistics import rollout_statistics
 from cair_lightning.weighting import CognitiveLoadWeighting, Weighting
 
@@ -109,7 +110,7 @@ class GRPOModule(PolicyModule):
             reference = load_policy(self.policy_path, self.loading, self.trainer).eval().requires_grad_(False)
             if not is_sharded(self.trainer):
                 strategy = self.trainer.strategy
-                reference = strategy.precision_plugin.convert_module(reference).to(strategy.root_device)
+                strategy.precision_plugin.convert_module(reference).to(strategy.root_device)  # in place, both
             self._references = [reference]
 
     def on_fit_start(self) -> None:

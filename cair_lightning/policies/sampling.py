@@ -15,6 +15,16 @@ Randomness = torch.Generator | Sequence[torch.Generator]
 and on any rank."""
 
 
+@dataclass(kw_only=True)  # no slots: jsonargparse reads the defaults of an instance through vars()
+class SamplingSettings:
+    """How completions are sampled."""
+
+    group_size: int = 8
+    """G, completions per prompt (section 4.2)."""
+    max_new_tokens: int = 256
+    temperature: float = 1.0
+
+
 @dataclass(slots=True, kw_only=True)
 class Completions:
     """Sampled completions, G per prompt, those of one prompt next to each other."""

@@ -9,7 +9,8 @@ from cair_lightning.callbacks.adaptive_kl import AdaptiveKL
 from cair_lightning.datamodules.emoreason import EmoReasonRLDataModule
 from cair_lightning.modules.settings import PolicySettings
 from cair_lightning.policies.qwen import QwenVLPolicy
-from cair_lightning.rollout import RewardSettings, SamplingSettings
+from cair_lightning.policies.sampling import SamplingSettings
+from cair_lightning.rollout import RewardSettings
 from cair_lightning.weighting import CurriculumWeighting, UniformWeighting
 
 KEYS = {

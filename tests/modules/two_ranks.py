@@ -25,7 +25,7 @@ from cair_lightning.modules.grpo import GRPOModule
 from cair_lightning.modules.settings import EvaluationSettings, OptimizerSettings
 from cair_lightning.modules.sft import SFTModule
 from cair_lightning.policies.collation import VisionSettings
-from cair_lightning.rollout import SamplingSettings
+from cair_lightning.policies.sampling import SamplingSettings
 
 VISION = VisionSettings(fps=2.0, max_frames=4, min_pixels=56 * 56, max_pixels=56 * 56)
 COMMON = {

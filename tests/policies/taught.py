@@ -7,9 +7,10 @@ import torch
 
 from cair_lightning.policies.batch import Prompts
 from cair_lightning.policies.qwen import QwenVLPolicy
+from cair_lightning.policies.sampling import SamplingSettings
 from cair_lightning.policies.tree import Branch
 from cair_lightning.prompts import reason_completion
-from cair_lightning.rollout import RewardSettings, Rollout, SamplingSettings, roll_out
+from cair_lightning.rollout import RewardSettings, Rollout, roll_out
 from cair_lightning.world.tiny import build_model
 from tests.policies.reference import EXAMPLES, collate, processor
 
