@@ -38,7 +38,7 @@ class ExportPolicy(Callback):
         assert pl_module.policy is not None
         target = Path(trainer.log_dir or ".") / self.folder  # asked of every rank: Lightning broadcasts it
         weights = None
-        if is_sharded(trainer):
+        if is_sharded(trainer) or pl_module.loading.lora is not None:
             weights = full_weights(pl_module.policy.model, keep=trainer.is_global_zero)
         if trainer.is_global_zero:
             write_policy(pl_module.policy, target, weights)

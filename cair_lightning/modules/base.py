@@ -17,10 +17,11 @@ from torch import Tensor
 from cair_lightning.clip_cache import ClipCache
 from cair_lightning.datamodules.base import EmoReasonDataModule
 from cair_lightning.modules.evaluation import EvaluationMetrics, Prediction, predict
-from cair_lightning.modules.loading import base_folder, load_policy, refuse_other_model
+from cair_lightning.modules.loading import PREFIX, base_folder, load_policy, refuse_other_model
 from cair_lightning.modules.settings import EvaluationSettings, OptimizerSettings, PolicySettings
 from cair_lightning.modules.sharding import optimizer_is_offloaded, whole
 from cair_lightning.policies.collation import Collator, VisionSettings
+from cair_lightning.policies.lora import LOW_RANK
 from cair_lightning.policies.qwen import QwenVLPolicy
 
 if TYPE_CHECKING:
@@ -98,15 +99,19 @@ class PolicyModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Remember which checkpoint this one was trained from, and how clips were seen."""
-        checkpoint["cair"] = {
-            "policy": base_folder(self.policy_path, self.loading.trust_checkpoint),
-            "vision": asdict(self.vision),
-        }
+        folder, lora = base_folder(self.policy_path, self.loading.trust_checkpoint), self.loading.lora
+        checkpoint["cair"] = {"policy": folder, "vision": asdict(self.vision), "lora": lora and asdict(lora)}
+        if lora is not None and "state_dict" in checkpoint:  # all else is in the folder
+            checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if LOW_RANK in k}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the weights of another model with a message that names the first difference."""
-        if "state_dict" in checkpoint:  # DeepSpeed keeps the weights elsewhere and compares them itself
-            refuse_other_model(self.state_dict(), checkpoint["state_dict"], self.policy_path)
+        if "state_dict" not in checkpoint:  # DeepSpeed keeps the weights elsewhere and compares them itself
+            return
+        if self.loading.lora is not None:
+            frozen = {k: v for k, v in self.state_dict().items() if k.startswith(PREFIX) and LOW_RANK not in k}
+            checkpoint["state_dict"] = frozen | checkpoint["state_dict"]
+        refuse_other_model(self.state_dict(), checkpoint["state_dict"], self.policy_path)
 
     # ------------------------------------------------------------------------------------------------------ optimiser
 

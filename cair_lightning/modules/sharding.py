@@ -15,6 +15,7 @@ import torch
 from lightning import Trainer
 from torch import Tensor, nn
 
+from cair_lightning.policies.lora import lora_layers, merged
 from cair_lightning.policies.qwen import QwenVLPolicy
 
 
@@ -61,12 +62,15 @@ def _gathered(parameters: list[nn.Parameter], writer: int | None = None) -> Iter
 def each_weight(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Name and whole value of each entry of a module's `state_dict`, one at a time; every rank has to go through all.
 
-    A value is the weight itself: copy what is to be kept.
+    A value is the weight itself: copy what is to be kept. Adapters are merged into the weights that they belong to.
     """
     parameters = dict(module.named_parameters(remove_duplicate=False))
+    layers = lora_layers(module)
     for name, value in module.state_dict(keep_vars=True).items():
-        with _gathered([parameters[name]] if name in parameters else []):
-            yield name, value.detach()
+        with _gathered([parameters[name]] if name in parameters else []), torch.no_grad():
+            entry = merged(name, value.detach(), layers) if layers else (name, value.detach())
+            if entry is not None:
+                yield entry
 
 
 def full_weights(module: nn.Module, keep: bool) -> dict[str, Tensor]:
