@@ -232,9 +232,8 @@ def seconds(run: Run, rates: Rates) -> dict[str, float]:
     weights = 2.0 * (body + shape.head)
     gather = 2.0 * shape.parameters / (rates.network_gbs * 1e9) if run.zero == 3 else 0.0
     backward = 4.0 if run.checkpointing else 3.0  # forward, twice as much backward, and forward anew
-    sampling = run.tokens * max(
-        weights / (rates.memory_gbs * 1e9), 2.0 * (body + shape.head) * run.batch * run.group / rate
-    )
+    at_once = 2.0 * (body + shape.head) * run.batch * run.group
+    sampling = run.tokens * max(weights / (rates.memory_gbs * 1e9), at_once / rate)
     return {
         "prefill": once / rate + gather,
         "sampling": sampling,

@@ -122,8 +122,8 @@ def _refuse_lora(path: str, settings: PolicySettings, sharded: bool) -> None:
         raise ValueError("loading.lora does not go with ZeRO-3: train adapters on one GPU, by DDP or by ZeRO-2.")
     if path.endswith(SUFFIX):
         raise ValueError(
-            f"A checkpoint of adapters names the folder that they belong to, and {path} is none: run `cair export {path} "
-            "--out FOLDER`, and set model.policy to the folder."
+            f"Adapters are saved without the weights they belong to, which have to lie in a folder, and {path} is none: "
+            f"run `cair export {path} --out FOLDER`, and set model.policy to FOLDER."
         )
 
 

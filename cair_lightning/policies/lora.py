@@ -17,7 +17,7 @@ BASE, LOW_RANK = ".base_layer.", ".lora_"
 
 @dataclass(frozen=True, kw_only=True)  # no slots: jsonargparse reads the defaults of an instance through vars()
 class LoraSettings:
-    """Adapters of every linear layer of the language model's blocks; head, embeddings and vision tower stay as they are.
+    """Adapters of all linear layers of the language model's blocks; head, embeddings and vision tower stay as they are.
 
     No dropout: the log-probabilities of the update would not be those of sampling.
     """
