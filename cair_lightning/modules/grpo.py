@@ -87,9 +87,8 @@ class GRPOModule(PolicyModule):
         self.eta, self.clip, self.updates_per_rollout, self.seed = eta, clip, updates_per_rollout, seed
         self.sampling, self.rewards, self.weighting = sampling, rewards, weighting
         self.rollout_engine = rollout_engine or InProcessRollouts()
-        self._references: list[
-            QwenVLPolicy | WithoutAdapters
-        ] = []  # a list, for a submodule would be optimised, sharded and saved
+        # In a list: as a submodule it would be optimised, sharded and saved.
+        self._references: list[QwenVLPolicy | WithoutAdapters] = []
         self._reference_engine: object = None
         self.rollout: Rollout | None = None
         """The rollout that is being trained on."""

@@ -122,7 +122,7 @@ def _refuse_lora(path: str, settings: PolicySettings, sharded: bool) -> None:
         raise ValueError("loading.lora does not go with ZeRO-3: train adapters on one GPU, by DDP or by ZeRO-2.")
     if path.endswith(SUFFIX):
         raise ValueError(
-            f"Adapters are saved without the weights they belong to, which have to lie in a folder, and {path} is none: "
+            f"Adapters are saved without the weights they belong to, which must lie in a folder, and {path} is none: "
             f"run `cair export {path} --out FOLDER`, and set model.policy to FOLDER."
         )
 

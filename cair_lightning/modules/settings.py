@@ -25,7 +25,7 @@ class PolicySettings:
     kept_features_gib: float = 0.0
     """Main memory for what a frozen vision tower makes of the clips, which is then computed once and not each epoch."""
     lora: LoraSettings | None = None
-    """Train low-rank adapters instead of the weights, on one GPU or by DDP; `model.policy` is a folder or hub id then."""
+    """Train low-rank adapters instead of the weights, on one GPU or by DDP; `model.policy` is then no `.ckpt`."""
     trust_checkpoint: bool = False
     """Read a `.ckpt` folder of shards, which runs any code that its writer put in; a `.ckpt` file never does."""
     gather_to_sample: bool = True
