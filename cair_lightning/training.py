@@ -17,6 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from cair_lightning.callbacks.adaptive_kl import AdaptiveKL
 from cair_lightning.callbacks.export_policy import ExportPolicy
 from cair_lightning.callbacks.prediction_writer import PredictionWriter
+from cair_lightning.callbacks.preemption import SaveOnPreemption
 from cair_lightning.callbacks.rollout_writer import RolloutWriter
 from cair_lightning.datamodules.benchmarks import (
     CAMERDataModule,
@@ -31,6 +32,7 @@ from cair_lightning.datamodules.emoreason import (
     EmoReasonRLDataModule,
     EmoReasonSFTDataModule,
 )
+from cair_lightning.engines import InProcessRollouts
 from cair_lightning.modules.base import PolicyModule
 from cair_lightning.modules.grpo import GRPOModule
 from cair_lightning.modules.sft import SFTModule
@@ -48,12 +50,14 @@ __all__ = [
     "ExportPolicy",
     "GRPOModule",
     "IEMOCAPDataModule",
+    "InProcessRollouts",
     "MELDDataModule",
     "MTMEURDataModule",
     "PolicyModule",
     "PredictionWriter",
     "RolloutWriter",
     "SFTModule",
+    "SaveOnPreemption",
     "SocialIQDataModule",
     "UniformWeighting",
     "run",

@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 from torch import Tensor
 
 from cair_lightning.clip_cache import ClipCache
@@ -43,6 +44,8 @@ class PolicyModule(LightningModule):
         max_tokens: Longest prompt, with its completion in SFT (4,096 in section 4.2). Nothing is truncated.
     """
 
+    strategies: ClassVar[tuple[type[Strategy], ...]] = (SingleDeviceStrategy, DDPStrategy)
+
     def __init__(
         self,
         policy: str,
@@ -69,7 +72,12 @@ class PolicyModule(LightningModule):
     # ------------------------------------------------------------------------------------------------------- loading
 
     def setup(self, stage: str) -> None:
-        """Add the emotions of the data that is evaluated to the categories of the accuracy per emotion."""
+        """Refuse other strategies, and add the emotions of the data that is evaluated to the accuracy per emotion."""
+        if not isinstance(self.trainer.strategy, self.strategies):
+            raise ValueError(
+                f"{type(self).__name__} runs by {', '.join(s.__name__ for s in self.strategies)} (DeepSpeedStrategy is "
+                f"a DDPStrategy), got {type(self.trainer.strategy).__name__}: choose another trainer.strategy."
+            )
         data = getattr(self.trainer, "datamodule", None)
         if isinstance(data, EmoReasonDataModule):
             further = {e.emotion for e in data.evaluated() if e.emotion is not None} - set(self.emotions)

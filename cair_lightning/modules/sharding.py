@@ -1,4 +1,4 @@
-"""Weights that DeepSpeed ZeRO-3 shards over the ranks: read in, made whole for a while, written out.
+"""Weights that are sharded over the ranks, by DeepSpeed ZeRO-3 or FSDP2: read in, made whole, written out.
 
 Under ZeRO-3 every rank holds a share of each weight, and DeepSpeed's module hooks fetch the rest when a module runs.
 All of this uses DeepSpeed's own calls but for `whole`, which reaches into its hooks: hence the narrow range of versions
@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from lightning import Trainer
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor
 
 from cair_lightning.policies.lora import lora_layers, merged
 from cair_lightning.policies.qwen import QwenVLPolicy
@@ -68,7 +70,8 @@ def each_weight(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     layers = lora_layers(module)
     for name, value in module.state_dict(keep_vars=True).items():
         with _gathered([parameters[name]] if name in parameters else []), torch.no_grad():
-            entry = merged(name, value.detach(), layers) if layers else (name, value.detach())
+            whole_value = value.full_tensor() if isinstance(value, DTensor) else value.detach()
+            entry = merged(name, whole_value, layers) if layers else (name, whole_value)
             if entry is not None:
                 yield entry
 
@@ -124,6 +127,11 @@ def whole(policy: QwenVLPolicy, trainer: Trainer | None) -> Iterator[None]:
     if not policy.lockstep or trainer is None:
         yield
         return
+    if not is_sharded(trainer):
+        raise ValueError(
+            "Under FSDP2 nothing is sampled: set data.val_split to null, and evaluate what ExportPolicy or `cair export` "
+            "wrote with `cair test`."
+        )
     from deepspeed.runtime.zero.parameter_offload import FWD_MODULE_STACK
 
     engine: Any = trainer.strategy.model
@@ -143,6 +151,16 @@ def whole(policy: QwenVLPolicy, trainer: Trainer | None) -> Iterator[None]:
 
 def _nothing(module: nn.Module) -> None:
     pass
+
+
+def shard_by_fsdp(policy: QwenVLPolicy, mesh: DeviceMesh) -> None:
+    """Shard a policy's weights by FSDP2, layer by layer; the pass that trains is then `policy(...)`."""
+    from torch.distributed.fsdp import fully_shard
+
+    for block in (*policy.model.model.visual.blocks, *policy.model.model.language_model.layers):
+        fully_shard(block, mesh=mesh)
+    fully_shard(policy, mesh=mesh)
+    policy.lockstep = True
 
 
 def shard_reference(reference: QwenVLPolicy, trainer: Trainer) -> object:

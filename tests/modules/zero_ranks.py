@@ -1,4 +1,4 @@
-"""Run by test_zero.py: both stages under DeepSpeed in two processes, whose outcomes go into one file per rank."""
+"""Run by test_zero.py and test_lost_rank.py: both stages under DeepSpeed in two processes, each with its outcome."""
 
 import importlib
 import os
@@ -125,4 +125,7 @@ def everything(tiny: Path, taught: Path, world: Path, curated: Path, out: Path, 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    everything(*map(Path, sys.argv[1:]), ranks=2)
+    if sys.argv[1] == "endless":
+        grpo(*map(Path, sys.argv[2:5]), 2, "prefetch", *map(Path, sys.argv[5:]), steps=1000)
+    else:
+        everything(*map(Path, sys.argv[1:]), ranks=2)
