@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning import Trainer
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import DTensor
 
 from cair_lightning.policies.lora import lora_layers, merged
 from cair_lightning.policies.qwen import QwenVLPolicy
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 
 def is_sharded(trainer: Trainer | None) -> bool:
@@ -70,7 +71,7 @@ def each_weight(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     layers = lora_layers(module)
     for name, value in module.state_dict(keep_vars=True).items():
         with _gathered([parameters[name]] if name in parameters else []), torch.no_grad():
-            whole_value = value.full_tensor() if isinstance(value, DTensor) else value.detach()
+            whole_value = value.full_tensor() if hasattr(value, "full_tensor") else value.detach()
             entry = merged(name, whole_value, layers) if layers else (name, whole_value)
             if entry is not None:
                 yield entry
@@ -129,8 +130,8 @@ def whole(policy: QwenVLPolicy, trainer: Trainer | None) -> Iterator[None]:
         return
     if not is_sharded(trainer):
         raise ValueError(
-            "Under FSDP2 nothing is sampled: set data.val_split to null, and evaluate what ExportPolicy or `cair export` "
-            "wrote with `cair test`."
+            "Under FSDP2 nothing is sampled: set data.val_split to null, and evaluate what ExportPolicy or `cair "
+            "export` wrote with `cair test`."
         )
     from deepspeed.runtime.zero.parameter_offload import FWD_MODULE_STACK
 

@@ -9,9 +9,7 @@ from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 def test_grpo_names_the_strategies_it_runs_by(grpo, strategy) -> None:
     module = grpo()
     module.trainer = Trainer(accelerator="cpu", devices=1, strategy=strategy(), logger=False)
-    with pytest.raises(
-        ValueError, match=r"GRPOModule runs by SingleDeviceStrategy, DDPStrategy \(DeepSpeedStrategy is"
-    ):
+    with pytest.raises(ValueError, match=r"GRPOModule runs by SingleDeviceStrategy, DDPStrategy \("):
         module.setup("fit")
 
 
