@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,10 @@ class CairCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401 - LightningCLI's signature
         """Put the default loggers in where none are configured."""
         config = self.config_init[self.subcommand] if self.subcommand else self.config_init
+        if "deepspeed" in str(config.trainer.strategy).lower() and find_spec("deepspeed") is None:
+            raise ModuleNotFoundError(
+                f'trainer.strategy {config.trainer.strategy} needs DeepSpeed: pip install "cair-lightning[deepspeed]".'
+            )
         if config.trainer.logger is None or config.trainer.logger is True:
             folder = Path(config.trainer.default_root_dir or "runs")
             fresh = self.subcommand == "fit" and config.ckpt_path is None

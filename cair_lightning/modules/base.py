@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from lightning import LightningModule
-from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy, Strategy
 from torch import Tensor
 
 from cair_lightning.clip_cache import ClipCache
 from cair_lightning.datamodules.base import EmoReasonDataModule
+from cair_lightning.modules.checkpoints import refuse_to_resume
 from cair_lightning.modules.evaluation import EvaluationMetrics, Prediction, predict
 from cair_lightning.modules.loading import PREFIX, base_folder, load_policy, refuse_other_model
 from cair_lightning.modules.settings import EvaluationSettings, OptimizerSettings, PolicySettings
@@ -78,6 +79,10 @@ class PolicyModule(LightningModule):
                 f"{type(self).__name__} runs by {', '.join(s.__name__ for s in self.strategies)} (DeepSpeedStrategy is "
                 f"a DDPStrategy), got {type(self.trainer.strategy).__name__}: choose another trainer.strategy."
             )
+        if self.trainer.ckpt_path is not None:
+            by_deepspeed = isinstance(self.trainer.strategy, DeepSpeedStrategy)
+            path, trusted = Path(self.trainer.ckpt_path), self.loading.trust_checkpoint
+            refuse_to_resume(path, trusted, self.trainer.world_size, by_deepspeed)
         data = getattr(self.trainer, "datamodule", None)
         if isinstance(data, EmoReasonDataModule):
             further = {e.emotion for e in data.evaluated() if e.emotion is not None} - set(self.emotions)

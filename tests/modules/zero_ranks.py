@@ -99,9 +99,8 @@ def grpo(
 ) -> None:  # fmt: skip
     keep = ModelCheckpoint(out / "checkpoints", "{step}", every_n_train_steps=1, save_top_k=-1)
     sampling = SamplingSettings(group_size=2, max_new_tokens=24, temperature=TEMPERATURE)
-    module = GRPOModule(
-        str(policy), sampling=sampling, updates_per_rollout=updates, loading=PolicySettings(**loading), **COMMON
-    )
+    settings = PolicySettings(trust_checkpoint=resume is not None, **loading)
+    module = GRPOModule(str(policy), sampling=sampling, updates_per_rollout=updates, loading=settings, **COMMON)
     data = EmoReasonRLDataModule(root, batch_size=4 // ranks, num_workers=0, max_skipped=0.5)
     callbacks = [AdaptiveKL(), keep, SaveOnPreemption()]
     trainer = trainer_of(out, ranks, strategy, callbacks, max_steps=steps, accumulate_grad_batches=parts)
