@@ -64,7 +64,7 @@ def test_merged_weights_are_the_adapted_policy() -> None:
     weights = full_weights(policy.model, keep=True)
     assert weights.keys() == plain.model.state_dict().keys()
     plain.model.load_state_dict(weights)
-    torch.testing.assert_close(scores(plain), scores(policy), atol=1e-5, rtol=0)
+    torch.testing.assert_close(scores(plain), scores(policy), atol=1e-5, rtol=1e-5)
     merge_lora(policy)
     assert policy.model.state_dict().keys() == weights.keys()
     for name, weight in policy.model.state_dict().items():
