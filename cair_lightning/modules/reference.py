@@ -8,9 +8,9 @@ from lightning import Trainer
 
 from cair_lightning.modules.loading import fingerprint, load_policy
 from cair_lightning.modules.settings import PolicySettings
-from cair_lightning.modules.sharding import is_sharded, shard_reference
 from cair_lightning.policies.lora import WithoutAdapters
 from cair_lightning.policies.qwen import QwenVLPolicy
+from cair_lightning.sharding import is_sharded, shard_reference
 
 
 class Reference:

@@ -21,8 +21,8 @@ from cair_lightning.datamodules.emoreason import EmoReasonRLDataModule, EmoReaso
 from cair_lightning.modules.grpo import GRPOModule
 from cair_lightning.modules.settings import PolicySettings
 from cair_lightning.modules.sft import SFTModule
-from cair_lightning.modules.sharding import full_weights
 from cair_lightning.policies.sampling import SamplingSettings
+from cair_lightning.sharding import full_weights
 from tests.modules.two_ranks import COMMON
 
 # DeepSpeed would compile an operator for shared memory first, for a minute.

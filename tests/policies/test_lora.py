@@ -9,10 +9,10 @@ from cair_lightning.callbacks.export_policy import ExportPolicy
 from cair_lightning.datamodules.emoreason import EmoReasonRLDataModule
 from cair_lightning.export import export
 from cair_lightning.modules.settings import PolicySettings
-from cair_lightning.modules.sharding import full_weights
 from cair_lightning.policies.lora import LoraSettings, WithoutAdapters, add_lora, lora_layers, merge_lora
 from cair_lightning.policies.qwen import QwenVLPolicy
 from cair_lightning.policies.tree import Branch
+from cair_lightning.sharding import full_weights
 from tests.policies.reference import EXAMPLES, build_policy, collate
 
 pytest.importorskip("peft")
