@@ -31,6 +31,7 @@ from cair_lightning.datamodules.emoreason import (
     EmoReasonRLDataModule,
     EmoReasonSFTDataModule,
 )
+from cair_lightning.engines.vllm import VLLMRollouts
 from cair_lightning.modules.base import PolicyModule
 from cair_lightning.modules.grpo import GRPOModule
 from cair_lightning.modules.sft import SFTModule
@@ -56,6 +57,7 @@ __all__ = [
     "SFTModule",
     "SocialIQDataModule",
     "UniformWeighting",
+    "VLLMRollouts",
     "run",
 ]
 
