@@ -86,6 +86,7 @@ class Phases:
 def ours(folder: Path, options: argparse.Namespace) -> Phases:
     """Steps of `GRPOModule` under Lightning's Trainer."""
     from lightning import Callback, Trainer
+    from lightning.pytorch.strategies import DeepSpeedStrategy
 
     from cair_lightning import rollout
     from cair_lightning.datamodules.loading import whole_window
@@ -135,26 +136,35 @@ def ours(folder: Path, options: argparse.Namespace) -> Phases:
         str(folder),
         eta=ETA,
         loading=PolicySettings(
-            dtype=options.dtype, tree_attention=options.attention, gradient_checkpointing=options.checkpointing
+            dtype=options.dtype,
+            tree_attention=options.attention,
+            gradient_checkpointing=options.checkpointing,
+            gather_to_sample=not options.sharded,
         ),
         sampling=SamplingSettings(group_size=GROUP, max_new_tokens=options.tokens),
         rewards=RewardSettings(mediation=options.cmr),
         evaluation=EvaluationSettings(keyword_model=None),
     )
-    module.configure_model()
-    assert module.policy is not None
-    prompts = prompts_of(module.policy, options.visual, TEXT, options.prompts)
+    if options.zero:  # DeepSpeed configures the module; another one with its tokenizer makes the prompts
+        made = processor()
+        policy = QwenVLPolicy(build_model(SHAPES["37m"], made), made).to("cuda")
+    else:
+        module.configure_model()
+        assert module.policy is not None
+        policy = module.policy
+    prompts = prompts_of(policy, options.visual, TEXT, options.prompts)
     windows = [w for _ in range(options.steps + options.warm) for w in whole_window(prompts, options.prompts)]
     trainer = Trainer(
         accelerator="cuda" if torch.cuda.is_available() else "cpu", devices=1, max_epochs=1, logger=False,
         precision="bf16-true" if options.dtype == "bfloat16" else "32-true", enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, accumulate_grad_batches=options.prompts,
         callbacks=[Clock()],
+        strategy=DeepSpeedStrategy(stage=options.zero, offload_optimizer=options.offload) if options.zero else "auto",
     )  # fmt: skip
     if options.contestant == "rows":
         rollout.completion_logps = plain_rows  # the module looks it up under its own name as well
         vars(sys.modules[GRPOModule.__module__])["completion_logps"] = plain_rows
-    with dictated(module.policy, options.tokens):
+    with dictated(policy, options.tokens):
         trainer.fit(module, torch.utils.data.DataLoader(windows, batch_size=None))  # type: ignore[arg-type]
     return phases
 
@@ -349,6 +359,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--warm", type=int, default=1, help="steps that are not counted")
     parser.add_argument("--cmr", action="store_true")
+    parser.add_argument("--zero", type=int, default=0, choices=[0, 2, 3], help="ours under DeepSpeed, on CUDA")
+    parser.add_argument("--sharded", action="store_true", help="sample without gathering the weights")
+    parser.add_argument("--offload", action="store_true", help="the optimiser's state in main memory")
     options = parser.parse_args()
     if options.contestant:
         contest(options)

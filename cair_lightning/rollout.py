@@ -14,6 +14,7 @@ from torch import Tensor
 from cair_lightning.engines.base import InProcessRollouts, RolloutEngine
 from cair_lightning.losses import AdvantageScale, Normalisation, group_advantages, token_weights
 from cair_lightning.policies.collation import Prompts
+from cair_lightning.policies.lora import WithoutAdapters
 from cair_lightning.policies.prefix import Prefix
 from cair_lightning.policies.qwen import Completions, QwenVLPolicy
 from cair_lightning.policies.sampling import Randomness, SamplingSettings
@@ -98,7 +99,11 @@ def completion_trees(completions: Completions, group_size: int, prompts: Sequenc
 
 
 def completion_logps(
-    policy: QwenVLPolicy, prompts: Prompts, completions: Completions, rows: Sequence[int], temperature: float
+    policy: QwenVLPolicy | WithoutAdapters,
+    prompts: Prompts,
+    completions: Completions,
+    rows: Sequence[int],
+    temperature: float,
 ) -> Tensor:
     """Log-probabilities (len(rows) * G, T) of the completions of some prompts, prompt and group in one packed row."""
     group_size = len(completions.ids_NT) // len(prompts)
@@ -157,7 +162,7 @@ def roll_out(
     sampling: SamplingSettings,
     rewards: RewardSettings,
     weighting: Weighting | None = None,
-    reference: QwenVLPolicy | None = None,
+    reference: QwenVLPolicy | WithoutAdapters | None = None,
     generator: Randomness | None = None,
     progress: float = 0.0,
     gather: Gather = lambda x: x,

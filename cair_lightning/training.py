@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from cair_lightning.callbacks.adaptive_kl import AdaptiveKL
 from cair_lightning.callbacks.export_policy import ExportPolicy
 from cair_lightning.callbacks.prediction_writer import PredictionWriter
+from cair_lightning.callbacks.preemption import SaveOnPreemption
 from cair_lightning.callbacks.rollout_writer import RolloutWriter
 from cair_lightning.datamodules.benchmarks import (
     CAMERDataModule,
@@ -31,6 +33,7 @@ from cair_lightning.datamodules.emoreason import (
     EmoReasonRLDataModule,
     EmoReasonSFTDataModule,
 )
+from cair_lightning.engines import InProcessRollouts
 from cair_lightning.engines.vllm import VLLMRollouts
 from cair_lightning.modules.base import PolicyModule
 from cair_lightning.modules.grpo import GRPOModule
@@ -49,12 +52,14 @@ __all__ = [
     "ExportPolicy",
     "GRPOModule",
     "IEMOCAPDataModule",
+    "InProcessRollouts",
     "MELDDataModule",
     "MTMEURDataModule",
     "PolicyModule",
     "PredictionWriter",
     "RolloutWriter",
     "SFTModule",
+    "SaveOnPreemption",
     "SocialIQDataModule",
     "UniformWeighting",
     "VLLMRollouts",
@@ -75,6 +80,10 @@ class CairCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401 - LightningCLI's signature
         """Put the default loggers in where none are configured."""
         config = self.config_init[self.subcommand] if self.subcommand else self.config_init
+        if "deepspeed" in str(config.trainer.strategy).lower() and find_spec("deepspeed") is None:
+            raise ModuleNotFoundError(
+                f'trainer.strategy {config.trainer.strategy} needs DeepSpeed: pip install "cair-lightning[deepspeed]".'
+            )
         if config.trainer.logger is None or config.trainer.logger is True:
             folder = Path(config.trainer.default_root_dir or "runs")
             fresh = self.subcommand == "fit" and config.ckpt_path is None

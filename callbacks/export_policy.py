@@ -8,7 +8,7 @@ from lightning import Callback, LightningModule, Trainer
 
 from cair_lightning.modules.base import PolicyModule
 from cair_lightning.modules.exporting import write_policy
-from cair_lightning.modules.sharding import full_weights, is_sharded
+from cair_lightning.modules.sharding import full_weights
 
 
 class ExportPolicy(Callback):
@@ -38,7 +38,7 @@ class ExportPolicy(Callback):
         assert pl_module.policy is not None
         target = Path(trainer.log_dir or ".") / self.folder  # asked of every rank: Lightning broadcasts it
         weights = None
-        if is_sharded(trainer):
+        if pl_module.policy.lockstep or pl_module.loading.lora is not None:
             weights = full_weights(pl_module.policy.model, keep=trainer.is_global_zero)
         if trainer.is_global_zero:
             write_policy(pl_module.policy, target, weights)

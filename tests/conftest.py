@@ -9,6 +9,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["OMP_NUM_THREADS"] = "1"
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:  # imported where they are used: many tests need neither
     from cair_lightning.modules.grpo import GRPOModule
     from cair_lightning.modules.sft import SFTModule
     from cair_lightning.policies.collation import VisionSettings
+    from tests.memory import Memory
 
 SIZES = {"warmup": 16, "train": 24, "val": 8, "test": 10}
 
@@ -90,6 +92,26 @@ def prepared(world, tmp_path_factory) -> Callable[[str], Path]:
         return folder / name
 
     return prepare
+
+
+@pytest.fixture(scope="session")
+def curated(world, tmp_path_factory) -> Path:
+    """Eight prompts for stage 2."""
+    from cair_lightning.datamodules.manifest import read_dataset, write_dataset
+
+    manifest = read_dataset(world, "train")
+    examples = [replace(example, entropy_bits=2.0) for example in manifest.examples[:8]]
+    folder = tmp_path_factory.mktemp("data") / "curated"
+    write_dataset(folder, "curated", manifest.clips.resolve(), {"train": examples})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def memory() -> type[Memory]:
+    """A logger that remembers what was logged."""
+    from tests.memory import Memory
+
+    return Memory
 
 
 @pytest.fixture(scope="session")

@@ -8,19 +8,22 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy, Strategy
 from torch import Tensor
 
 from cair_lightning.clip_cache import ClipCache
 from cair_lightning.datamodules.base import EmoReasonDataModule
+from cair_lightning.modules.checkpoints import refuse_to_resume
 from cair_lightning.modules.evaluation import EvaluationMetrics, Prediction, predict
-from cair_lightning.modules.loading import base_folder, load_policy, refuse_other_model
+from cair_lightning.modules.loading import PREFIX, base_folder, load_policy, refuse_other_model
 from cair_lightning.modules.settings import EvaluationSettings, OptimizerSettings, PolicySettings
 from cair_lightning.modules.sharding import optimizer_is_offloaded, whole
 from cair_lightning.policies.collation import Collator, VisionSettings
+from cair_lightning.policies.lora import LOW_RANK
 from cair_lightning.policies.qwen import QwenVLPolicy
 
 if TYPE_CHECKING:
@@ -41,6 +44,8 @@ class PolicyModule(LightningModule):
         emotions: Categories of the accuracy per emotion.
         max_tokens: Longest prompt, with its completion in SFT (4,096 in section 4.2). Nothing is truncated.
     """
+
+    strategies: ClassVar[tuple[type[Strategy], ...]] = (SingleDeviceStrategy, DDPStrategy)
 
     def __init__(
         self,
@@ -68,7 +73,16 @@ class PolicyModule(LightningModule):
     # ------------------------------------------------------------------------------------------------------- loading
 
     def setup(self, stage: str) -> None:
-        """Add the emotions of the data that is evaluated to the categories of the accuracy per emotion."""
+        """Refuse other strategies, and add the emotions of the data that is evaluated to the accuracy per emotion."""
+        if not isinstance(self.trainer.strategy, self.strategies):
+            raise ValueError(
+                f"{type(self).__name__} runs by {', '.join(s.__name__ for s in self.strategies)} (DeepSpeedStrategy is "
+                f"a DDPStrategy), got {type(self.trainer.strategy).__name__}: choose another trainer.strategy."
+            )
+        if self.trainer.ckpt_path is not None:
+            by_deepspeed = isinstance(self.trainer.strategy, DeepSpeedStrategy)
+            path, trusted = Path(self.trainer.ckpt_path), self.loading.trust_checkpoint
+            refuse_to_resume(path, trusted, self.trainer.world_size, by_deepspeed)
         data = getattr(self.trainer, "datamodule", None)
         if isinstance(data, EmoReasonDataModule):
             further = {e.emotion for e in data.evaluated() if e.emotion is not None} - set(self.emotions)
@@ -98,15 +112,19 @@ class PolicyModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Remember which checkpoint this one was trained from, and how clips were seen."""
-        checkpoint["cair"] = {
-            "policy": base_folder(self.policy_path, self.loading.trust_checkpoint),
-            "vision": asdict(self.vision),
-        }
+        folder, lora = base_folder(self.policy_path, self.loading.trust_checkpoint), self.loading.lora
+        checkpoint["cair"] = {"policy": folder, "vision": asdict(self.vision), "lora": lora and asdict(lora)}
+        if lora is not None and "state_dict" in checkpoint:  # all else is in the folder
+            checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if LOW_RANK in k}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the weights of another model with a message that names the first difference."""
-        if "state_dict" in checkpoint:  # DeepSpeed keeps the weights elsewhere and compares them itself
-            refuse_other_model(self.state_dict(), checkpoint["state_dict"], self.policy_path)
+        if "state_dict" not in checkpoint:  # DeepSpeed keeps the weights elsewhere and compares them itself
+            return
+        if self.loading.lora is not None:
+            frozen = {k: v for k, v in self.state_dict().items() if k.startswith(PREFIX) and LOW_RANK not in k}
+            checkpoint["state_dict"] = frozen | checkpoint["state_dict"]
+        refuse_other_model(self.state_dict(), checkpoint["state_dict"], self.policy_path)
 
     # ------------------------------------------------------------------------------------------------------ optimiser
 

@@ -45,12 +45,43 @@ def read_checkpoint(path: str | Path, trusted: bool = False) -> dict[str, Any]:
     if not (is_deepspeed_folder(path) or is_fsdp_folder(path)):
         raise ValueError(f"{path} is no checkpoint: expected a file, or a folder of shards of DeepSpeed or FSDP.")
     if not trusted:
-        raise ValueError(
-            f"{path} is a folder of shards, and reading them runs any code that their writer put in (they are "
-            "pickled). If it is yours, say so: --trust-checkpoint of `cair export`, model.loading.trust_checkpoint "
-            "elsewhere. Of others, ask for an exported folder."
-        )
+        raise ValueError(_untrusted(path))
     return _read_deepspeed(path) if is_deepspeed_folder(path) else _read_fsdp(path)
+
+
+def refuse_to_resume(path: Path, trusted: bool, ranks: int, by_deepspeed: bool) -> None:
+    """Check that a run can go on from a folder of shards; a file is always fine.
+
+    Args:
+        path: What `ckpt_path` says.
+        trusted: See `read_checkpoint`.
+        ranks: Ranks of this run.
+        by_deepspeed: Whether it runs by DeepSpeed.
+
+    Raises:
+        ValueError: If the folder is not trusted, or its shards are those of another number of ranks or strategy.
+    """
+    if not is_deepspeed_folder(path):
+        return
+    if not trusted:
+        raise ValueError(_untrusted(path))
+    written = len(list((path / DEEPSPEED_TAG).glob("*_optim_states.pt")))
+    if not by_deepspeed or written != ranks:
+        raise ValueError(
+            f"{path} holds the shards of {written} ranks under DeepSpeed, and this run has {ranks}"
+            f"{'' if by_deepspeed else ' without it'}: shards are not cut anew. `cair export {path} --out FOLDER "
+            "--trust-checkpoint` and --model.policy FOLDER without --ckpt_path keep the weights. Not kept are the "
+            "optimiser's state, the schedule, eta, the place in the data and, in stage 2, the reference, which will be "
+            "FOLDER."
+        )
+
+
+def _untrusted(path: Path) -> str:
+    return (
+        f"{path} is a folder of shards, and reading them runs any code that their writer put in (they are pickled). If "
+        "it is yours, say so: --trust-checkpoint of `cair export`, --model.loading.trust_checkpoint true elsewhere. Of "
+        "others, ask for an exported folder."
+    )
 
 
 def read_notes(path: str | Path, trusted: bool = False) -> dict[str, Any] | None:

@@ -19,6 +19,7 @@ from cair_lightning.modules.settings import EvaluationSettings, OptimizerSetting
 from cair_lightning.modules.sharding import each_weight, is_sharded, shard_reference
 from cair_lightning.policies.batch import Prompts
 from cair_lightning.policies.collation import VisionSettings
+from cair_lightning.policies.lora import WithoutAdapters
 from cair_lightning.policies.qwen import QwenVLPolicy
 from cair_lightning.policies.sampling import SamplingSettings
 from cair_lightning.rollout import RewardSettings, Rollout, completion_logps, roll_out
@@ -86,7 +87,8 @@ class GRPOModule(PolicyModule):
         self.eta, self.clip, self.updates_per_rollout, self.seed = eta, clip, updates_per_rollout, seed
         self.sampling, self.rewards, self.weighting = sampling, rewards, weighting
         self.rollout_engine = rollout_engine or InProcessRollouts()
-        self._references: list[QwenVLPolicy] = []  # a list, for a submodule would be optimised, sharded and saved
+        # In a list: as a submodule it would be optimised, sharded and saved.
+        self._references: list[QwenVLPolicy | WithoutAdapters] = []
         self._reference_engine: object = None
         self.rollout: Rollout | None = None
         """The rollout that is being trained on."""
@@ -99,8 +101,8 @@ class GRPOModule(PolicyModule):
         self._part_started = self._update_seconds = 0.0
 
     @property
-    def reference(self) -> QwenVLPolicy | None:
-        """pi_ref; None where there is no KL term. It is no submodule."""
+    def reference(self) -> QwenVLPolicy | WithoutAdapters | None:
+        """pi_ref; None where there is no KL term. It is no submodule, and with adapters the policy without them."""
         return self._references[0] if self._references else None
 
     def configure_model(self) -> None:
@@ -108,16 +110,23 @@ class GRPOModule(PolicyModule):
         super().configure_model()
         training = self._trainer is not None and self.trainer.training
         if self.reference is None and self.eta > 0 and training:
-            reference = load_policy(self.policy_path, self.loading, self.trainer).eval().requires_grad_(False)
-            if not is_sharded(self.trainer):
-                strategy = self.trainer.strategy
-                strategy.precision_plugin.convert_module(reference).to(strategy.root_device)  # in place, both
-            self._references = [reference]
+            self._references = [self._load_reference()]
+
+    def _load_reference(self) -> QwenVLPolicy | WithoutAdapters:
+        assert self.policy is not None
+        if self.loading.lora is not None:
+            return WithoutAdapters(self.policy)
+        reference = load_policy(self.policy_path, self.loading, self.trainer).eval().requires_grad_(False)
+        if not is_sharded(self.trainer):
+            strategy = self.trainer.strategy
+            strategy.precision_plugin.convert_module(reference).to(strategy.root_device)  # in place, both
+        return reference
 
     def on_fit_start(self) -> None:
         """Shard the reference where the policy is, and get the rollout engine ready."""
-        if self.reference is not None and is_sharded(self.trainer) and self._reference_engine is None:
-            self._reference_engine = shard_reference(self.reference, self.trainer)
+        reference = self.reference
+        if isinstance(reference, QwenVLPolicy) and is_sharded(self.trainer) and self._reference_engine is None:
+            self._reference_engine = shard_reference(reference, self.trainer)
         assert self.policy is not None
         self.rollout_engine.start(self.trainer, self.policy, self.sampling)
 
@@ -255,7 +264,7 @@ class GRPOModule(PolicyModule):
         super().on_save_checkpoint(checkpoint)
         if self._unfinished and self.rollout is not None:
             checkpoint["cair"]["rollouts"] = rollouts_of_all_ranks(self.rollout)
-        if self.reference is not None:
+        if isinstance(self.reference, QwenVLPolicy):
             self._reference_mark = self._reference_mark or fingerprint(self.reference)
             checkpoint["cair"]["reference"] = self._reference_mark
 
@@ -270,7 +279,7 @@ class GRPOModule(PolicyModule):
         if self._trainer is None or not self.trainer.training:
             return
         written = checkpoint.get("cair", {})
-        if self.reference is not None:
+        if isinstance(self.reference, QwenVLPolicy):
             self._reference_mark = fingerprint(self.reference)
             if written.get("reference", self._reference_mark) != self._reference_mark:
                 raise ValueError(

@@ -12,6 +12,7 @@ from torch import Tensor
 from cair_lightning.modules.checkpoints import read_checkpoint, read_notes
 from cair_lightning.modules.settings import PolicySettings
 from cair_lightning.modules.sharding import each_weight, is_sharded, load_weights, partitioned_loading
+from cair_lightning.policies.lora import LoraSettings, add_lora, merge_lora
 from cair_lightning.policies.qwen import QwenVLPolicy
 
 PREFIX, SUFFIX = "policy.", ".ckpt"
@@ -95,21 +96,48 @@ def load_policy(path: str, settings: PolicySettings, trainer: Trainer | None = N
             "loading.kept_features_gib does not go with ZeRO-3, whose ranks have to run the vision tower together; "
             "set it to 0."
         )
+    _refuse_lora(path, settings, sharded)
     with partitioned_loading(trainer):
         policy = QwenVLPolicy.load(
             base_folder(path, settings.trust_checkpoint),
             getattr(torch, settings.dtype),
             settings.attn_implementation,
-            settings.freeze_vision,
+            settings.freeze_vision or settings.lora is not None,
             settings.gradient_checkpointing,
             settings.tree_attention,
             settings.kept_features_gib,
         )
     policy.lockstep = sharded
     if path.endswith(SUFFIX):
-        written = read_checkpoint(path, settings.trust_checkpoint)["state_dict"]
-        load_weights(policy, {k.removeprefix(PREFIX): v for k, v in written.items() if k.startswith(PREFIX)})
+        _load_trained(policy, path, settings.trust_checkpoint)
+    if settings.lora is not None:
+        add_lora(policy, settings.lora)
     return policy
+
+
+def _refuse_lora(path: str, settings: PolicySettings, sharded: bool) -> None:
+    if settings.lora is None:
+        return
+    if sharded:
+        raise ValueError("loading.lora does not go with ZeRO-3: train adapters on one GPU, by DDP or by ZeRO-2.")
+    if path.endswith(SUFFIX):
+        raise ValueError(
+            f"Adapters are saved without the weights they belong to, which must lie in a folder, and {path} is none: "
+            f"run `cair export {path} --out FOLDER`, and set model.policy to FOLDER."
+        )
+
+
+def _load_trained(policy: QwenVLPolicy, path: str, trusted: bool) -> None:
+    """Put a checkpoint's weights into the policy that it was trained from; adapters are merged."""
+    content = read_checkpoint(path, trusted)
+    weights = {k.removeprefix(PREFIX): v for k, v in content["state_dict"].items() if k.startswith(PREFIX)}
+    lora = content["cair"].get("lora")
+    if lora is None:
+        load_weights(policy, weights)
+        return
+    add_lora(policy, LoraSettings(**lora))
+    load_weights(policy, policy.state_dict() | weights)
+    merge_lora(policy)
 
 
 def refuse_other_model(expected: dict[str, Tensor], found: dict[str, Tensor], path: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from cair_lightning.policies.lora import LoraSettings
 from cair_lightning.policies.qwen import Attention, TreeAttention
 
 
@@ -23,6 +24,8 @@ class PolicySettings:
     """Leave the vision tower as it is; the paper trains all parameters (A.1)."""
     kept_features_gib: float = 0.0
     """Main memory for what a frozen vision tower makes of the clips, which is then computed once and not each epoch."""
+    lora: LoraSettings | None = None
+    """Train low-rank adapters instead of the weights, on one GPU or by DDP; `model.policy` is then no `.ckpt`."""
     trust_checkpoint: bool = False
     """Read a `.ckpt` folder of shards, which runs any code that its writer put in; a `.ckpt` file never does."""
     gather_to_sample: bool = True

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
+from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
 from torch import Tensor
 
 from cair_lightning.losses import sft_loss, token_weights
 from cair_lightning.modules.base import PolicyModule
+from cair_lightning.modules.sharding import shard_by_fsdp
 from cair_lightning.policies.tree import Branch
 
 if TYPE_CHECKING:
@@ -23,6 +25,17 @@ class SFTModule(PolicyModule):
     target tokens of the whole optimiser step, over all ranks and accumulated parts, so that it does not depend on how
     they are cut.
     """
+
+    strategies: ClassVar[tuple[type[Strategy], ...]] = (*PolicyModule.strategies, ModelParallelStrategy)
+
+    def configure_model(self) -> None:
+        """Load the policy; FSDP2 shards it here, after every rank has loaded all of it."""
+        fresh = self.policy is None
+        super().configure_model()
+        if fresh and self._trainer is not None and isinstance(self.trainer.strategy, ModelParallelStrategy):
+            assert self.policy is not None
+            assert self.device_mesh is not None
+            shard_by_fsdp(self.policy, self.device_mesh["data_parallel"])
 
     def training_step(self, batch: Window, batch_idx: int) -> Tensor:
         """Cross-entropy of one part of a step, in nats per target token of the step.

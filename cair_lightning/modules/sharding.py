@@ -1,4 +1,4 @@
-"""Weights that DeepSpeed ZeRO-3 shards over the ranks: read in, made whole for a while, written out.
+"""Weights that are sharded over the ranks, by DeepSpeed ZeRO-3 or FSDP2: read in, made whole, written out.
 
 Under ZeRO-3 every rank holds a share of each weight, and DeepSpeed's module hooks fetch the rest when a module runs.
 All of this uses DeepSpeed's own calls but for `whole`, which reaches into its hooks: hence the narrow range of versions
@@ -9,13 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning import Trainer
 from torch import Tensor, nn
 
+from cair_lightning.policies.lora import lora_layers, merged
 from cair_lightning.policies.qwen import QwenVLPolicy
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 
 def is_sharded(trainer: Trainer | None) -> bool:
@@ -61,12 +65,16 @@ def _gathered(parameters: list[nn.Parameter], writer: int | None = None) -> Iter
 def each_weight(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Name and whole value of each entry of a module's `state_dict`, one at a time; every rank has to go through all.
 
-    A value is the weight itself: copy what is to be kept.
+    A value is the weight itself: copy what is to be kept. Adapters are merged into the weights that they belong to.
     """
     parameters = dict(module.named_parameters(remove_duplicate=False))
+    layers = lora_layers(module)
     for name, value in module.state_dict(keep_vars=True).items():
-        with _gathered([parameters[name]] if name in parameters else []):
-            yield name, value.detach()
+        with _gathered([parameters[name]] if name in parameters else []), torch.no_grad():
+            whole_value = value.full_tensor() if hasattr(value, "full_tensor") else value.detach()
+            entry = merged(name, whole_value, layers) if layers else (name, whole_value)
+            if entry is not None:
+                yield entry
 
 
 def full_weights(module: nn.Module, keep: bool) -> dict[str, Tensor]:
@@ -120,6 +128,11 @@ def whole(policy: QwenVLPolicy, trainer: Trainer | None) -> Iterator[None]:
     if not policy.lockstep or trainer is None:
         yield
         return
+    if not is_sharded(trainer):
+        raise ValueError(
+            "Under FSDP2 nothing is sampled: set data.val_split to null, and evaluate what ExportPolicy or `cair "
+            "export` wrote with `cair test`."
+        )
     from deepspeed.runtime.zero.parameter_offload import FWD_MODULE_STACK
 
     engine: Any = trainer.strategy.model
@@ -139,6 +152,16 @@ def whole(policy: QwenVLPolicy, trainer: Trainer | None) -> Iterator[None]:
 
 def _nothing(module: nn.Module) -> None:
     pass
+
+
+def shard_by_fsdp(policy: QwenVLPolicy, mesh: DeviceMesh) -> None:
+    """Shard a policy's weights by FSDP2, layer by layer; the pass that trains is then `policy(...)`."""
+    from torch.distributed.fsdp import fully_shard
+
+    for block in (*policy.model.model.visual.blocks, *policy.model.model.language_model.layers):
+        fully_shard(block, mesh=mesh)
+    fully_shard(policy, mesh=mesh)
+    policy.lockstep = True
 
 
 def shard_reference(reference: QwenVLPolicy, trainer: Trainer) -> object:

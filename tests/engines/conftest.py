@@ -9,7 +9,6 @@ import pytest
 
 from cair_lightning.engines.process import OwnSettings
 from cair_lightning.engines.vllm import VLLMRollouts
-from tests.modules.conftest import curated, memory  # noqa: F401 - fixtures
 
 
 class KeptRollouts(VLLMRollouts):

@@ -46,11 +46,9 @@ def train(trainer, grpo, memory, curated, engine):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(trainer, grpo, curated, engine):
+def undisturbed(trainer, grpo, memory, curated, engine):
     """Three steps in which nothing happens."""
-    from tests.modules.conftest import Memory
-
-    return train(trainer, grpo, Memory, curated, engine)
+    return train(trainer, grpo, memory, curated, engine)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,86 @@
+"""What a run needs, against real models, checkpoints and the command line."""
+
+import pytest
+import torch
+from transformers import AutoConfig, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+from cair_lightning.cli import main
+from cair_lightning.planning import GIB, SHAPES, Rates, Run, memory, seconds, shape_of
+
+
+def parameters(config: Qwen2_5_VLConfig) -> tuple[int, int]:
+    """All parameters of a model, and those of its vision tower."""
+    with torch.device("meta"):
+        model = Qwen2_5_VLForConditionalGeneration(config)
+    return sum(p.numel() for p in model.parameters()), sum(p.numel() for p in model.model.visual.parameters())
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_parameters_are_those_of_the_model(name) -> None:
+    shape = SHAPES[name]
+    config = Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": shape.vocabulary, "hidden_size": shape.hidden, "intermediate_size": shape.intermediate,
+            "num_hidden_layers": shape.layers, "num_attention_heads": shape.heads,
+            "num_key_value_heads": shape.shared_heads, "tie_word_embeddings": shape.tied,
+        },
+        vision_config={
+            "depth": shape.vision_layers, "hidden_size": shape.vision_hidden, "num_heads": 16,
+            "intermediate_size": shape.vision_intermediate, "out_hidden_size": shape.hidden,
+        },
+        tie_word_embeddings=shape.tied,
+    )  # fmt: skip
+    assert (shape.parameters, shape.vision) == parameters(config)
+
+
+def test_a_checkpoint_s_shape_is_read_from_its_folder(tiny) -> None:
+    shape = shape_of(str(tiny))
+    assert (shape.parameters, shape.vision) == parameters(AutoConfig.from_pretrained(tiny))
+    with pytest.raises(ValueError, match=r"expected a model of 3b, 7b or a folder with a config.json, got '9b'"):
+        shape_of("9b")
+
+
+def test_zero_shards_by_its_stage() -> None:
+    count = SHAPES["7b"].parameters / GIB
+    sizes = {zero: memory(Run(shape=SHAPES["7b"], gpus=8, zero=zero)) for zero in (0, 1, 2, 3)}
+    for zero, parts in {0: (1, 1, 1), 1: (1, 1, 8), 2: (1, 8, 8), 3: (8, 8, 8)}.items():
+        expected = [2 * count / parts[0], 2 * count / parts[0], 2 * count / parts[1], 12 * count / parts[2]]
+        names = ("weights", "reference", "gradients", "optimizer")
+        assert [sizes[zero][name] for name in names] == pytest.approx(expected)
+    assert sizes[3]["gathered weights"] == pytest.approx(2 * count)
+    assert sizes[2]["gathered weights"] == 0
+
+
+def test_what_is_left_out_takes_nothing() -> None:
+    full, lean = (
+        memory(Run(shape=SHAPES["7b"], kl=kl, freeze_vision=frozen, engine=engine))
+        for kl, frozen, engine in ((True, False, False), (False, True, True))
+    )
+    assert lean["reference"] == 0
+    assert lean["optimizer"] == pytest.approx(12 * SHAPES["7b"].text / 8 / GIB)
+    assert lean["keys, values and states"] < full["keys, values and states"]
+    host = memory(Run(shape=SHAPES["7b"], gpus=1, zero=2, offload=True))
+    assert (host["optimizer"], host["gradients"]) == (0, 0)
+    assert host["main memory, all ranks of a node"] == pytest.approx(16 * SHAPES["7b"].parameters / GIB)
+
+
+def test_time_follows_from_operations_and_bytes() -> None:
+    shape = SHAPES["7b"]
+    run = Run(shape=shape, gpus=1, zero=0, prompt=1000, visual=0, group=2, tokens=100, batch=1, parts=1, kl=False)
+    times = seconds(run, Rates(tflops=100, memory_gbs=1000))
+    body = shape.layers * shape.layer
+    assert times["prefill"] == pytest.approx(2 * body * 1000 / 1e14)
+    assert times["sampling"] == pytest.approx(100 * 2 * (body + shape.head) / 1e12)
+    assert times["reference"] == 0
+    assert times["update"] == pytest.approx(4 * (2 * body * 1200 + 2 * shape.head * 200) / 1e14)
+
+
+def test_the_command_prints_a_table(capsys, tiny) -> None:
+    main(["plan", "--model", "7b", "--gpus", "8", "--zero", "3", "--prompt", "4096", "--group", "8"])
+    printed = capsys.readouterr().out
+    assert "8.29 billion parameters, 8.29 trained" in printed
+    assert "fits 80 GiB with a tenth to spare" in printed
+    main(["plan", "--model", "7b", "--gpus", "1", "--zero", "0"])
+    assert "does not fit 80 GiB" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="cair plan: expected parts to divide batch, got 2 and 3"):
+        main(["plan", "--parts", "2", "--batch", "3"])
