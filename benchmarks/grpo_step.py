@@ -145,13 +145,7 @@ def ours(folder: Path, options: argparse.Namespace) -> Phases:
         rewards=RewardSettings(mediation=options.cmr),
         evaluation=EvaluationSettings(keyword_model=None),
     )
-    if options.zero:  # DeepSpeed configures the module; another one with its tokenizer makes the prompts
-        made = processor()
-        policy = QwenVLPolicy(build_model(SHAPES["37m"], made), made).to("cuda")
-    else:
-        module.configure_model()
-        assert module.policy is not None
-        policy = module.policy
+    policy = prompter(module, options)
     prompts = prompts_of(policy, options.visual, TEXT, options.prompts)
     windows = [w for _ in range(options.steps + options.warm) for w in whole_window(prompts, options.prompts)]
     trainer = Trainer(
@@ -167,6 +161,17 @@ def ours(folder: Path, options: argparse.Namespace) -> Phases:
     with dictated(policy, options.tokens):
         trainer.fit(module, torch.utils.data.DataLoader(windows, batch_size=None))  # type: ignore[arg-type]
     return phases
+
+
+def prompter(module: Any, options: argparse.Namespace) -> Any:
+    """The policy that makes the prompts: a small one with its tokenizer, where DeepSpeed is to configure the module."""
+    from cair_lightning.policies.qwen import QwenVLPolicy
+
+    if options.zero:
+        made = processor()
+        return QwenVLPolicy(build_model(SHAPES["37m"], made), made).to("cuda")
+    module.configure_model()
+    return module.policy
 
 
 def plain_rows(

@@ -1,10 +1,10 @@
 """What does ZeRO-3 cost on one GPU, and does `cair plan` know what it needs?   python benchmarks/zero3_on_a_gpu.py
 
-A GRPO step of Qwen2.5-VL-3B and 7B by their shapes, random weights, bfloat16, prompts of 4,096 tokens, G = 8, completions of
-200, layers recomputed: without DeepSpeed (3B), and under ZeRO-3 with weights gathered for sampling and with weights that
-stay sharded, for 7B with the optimiser in main memory. One rank holds all shards, so that what differs is the hooks'
-fetching and nothing of a network. Compares the peak of device memory with `cair plan`, of which it should be within 10 %.
-Writes benchmarks/results/gpu-zero3.json. Not run by us yet: where this was written there was no GPU.
+A GRPO step of Qwen2.5-VL-3B and 7B by their shapes, random weights, bfloat16, prompts of 4,096 tokens, G = 8,
+completions of 200, layers recomputed: without DeepSpeed (3B), and under ZeRO-3 with weights gathered for sampling and
+with weights that stay sharded, for 7B with the optimiser in main memory. One rank holds all shards, so that what
+differs is the hooks' fetching and nothing of a network. Compares the peak of device memory with `cair plan`, of which
+it should be within 10 %. Writes benchmarks/results/gpu-zero3.json. Not run by us yet: there was no GPU.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def planned(model: str, options: list[str]) -> dict[str, float]:
     """What `cair plan` says of a case, GiB."""
     zero = 3 if "--zero" in options else 0
     run = Run(
-        shape=SHAPES[model], gpus=1, zero=zero, prompt=VISUAL + TEXT, visual=VISUAL, group=GROUP, tokens=TOKENS, batch=1,
-        parts=1, offload="--offload" in options,
+        shape=SHAPES[model], gpus=1, zero=zero, prompt=VISUAL + TEXT, visual=VISUAL, group=GROUP, tokens=TOKENS,
+        batch=1, parts=1, offload="--offload" in options,
     )  # fmt: skip
     return memory(run)
 
@@ -44,8 +44,8 @@ def main() -> None:
         for name, further in CASES[model].items():
             measured = in_a_process(
                 "grpo_step.py", "--contestant", "ours", "--model", model, "--cmr", "--dtype", "bfloat16", "--visual",
-                str(VISUAL), "--prompts", "1", "--tokens", str(TOKENS), "--steps", str(options.steps), "--checkpointing",
-                *further,
+                str(VISUAL), "--prompts", "1", "--tokens", str(TOKENS), "--steps", str(options.steps),
+                "--checkpointing", *further,
             )  # fmt: skip
             sizes = planned(model, further)
             expected = max(sizes["total while sampling"], sizes["total while updating"])
