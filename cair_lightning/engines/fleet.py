@@ -104,7 +104,7 @@ class Fleet:
         for member in self.members:
             await member.server.close()
             if member.own is not None:
-                await asyncio.to_thread(member.own.stop)
+                member.own.stop()  # in this thread: when Python ends there are no others any more
 
     async def push(self, weights: Weights) -> None:
         """Give all servers new weights.

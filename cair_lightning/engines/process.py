@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -205,10 +206,12 @@ class OwnServer:
             return ""
 
     def kill(self) -> None:
-        """End it and its workers at once."""
-        self._signal(signal.SIGKILL)
-        if self._process is not None:
-            self._process.wait()
+        """End it and its workers, which are in its session, at once."""
+        if self._process is None:
+            return
+        with suppress(ProcessLookupError):  # they have ended
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.communicate()
 
     def stop(self, patience: float = 20.0) -> None:
         """Ask it to end, and make it end where it does not.
@@ -219,17 +222,6 @@ class OwnServer:
         if self._process is None:
             return
         self._process.send_signal(signal.SIGTERM)
-        try:
+        with suppress(subprocess.TimeoutExpired):
             self._process.wait(patience)
-        except subprocess.TimeoutExpired:
-            pass
         self.kill()
-
-    def _signal(self, number: signal.Signals) -> None:
-        """Send a signal to the server and to its workers, which are in its session."""
-        if self._process is None:
-            return
-        try:
-            os.killpg(self._process.pid, number)
-        except ProcessLookupError:
-            pass

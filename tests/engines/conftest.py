@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from lightning import seed_everything
+from transformers import AutoProcessor
 
+from cair_lightning.datamodules.emoreason import EmoReasonSFTDataModule
 from cair_lightning.engines.process import OwnSettings
 from cair_lightning.engines.vllm import VLLMRollouts
+from cair_lightning.policies.qwen import QwenVLPolicy
+from cair_lightning.policies.sampling import SamplingSettings
+from cair_lightning.world.tiny import build_model, save
 
 
 class KeptRollouts(VLLMRollouts):
-    """Starts its server once, however many runs use it, and leaves it running between them."""
+    """Keeps its server from run to run."""
 
     def start(self, trainer, policy, sampling) -> None:
         if self.fleet is None:
@@ -35,14 +42,30 @@ def vllm_python() -> str:
 
 
 @pytest.fixture(scope="session")
-def engine(vllm_python, tmp_path_factory) -> Iterator[KeptRollouts]:
+def servable(tiny, sft, trainer, world, tmp_path_factory) -> Path:
+    """As `taught`, with heads of 32 channels: vLLM on CPU has no narrower ones."""
+    folders = [tmp_path_factory.mktemp("models") / name for name in ("untaught", "servable")]
+    processor = AutoProcessor.from_pretrained(tiny)
+    save(folders[0], processor, build_model(processor, heads=3))
+    seed_everything(0)
+    module = sft(folders[0], learning_rate=3e-3)
+    data = EmoReasonSFTDataModule(world, batch_size=8, num_workers=0, kept_clips=100, val_split=None)
+    trainer(max_steps=60).fit(module, data)
+    save(folders[1], processor, module.policy.model)
+    return folders[1]
+
+
+@pytest.fixture(scope="session")
+def engine(vllm_python, servable, trainer, tmp_path_factory) -> Iterator[KeptRollouts]:
+    folder = tmp_path_factory.mktemp("vllm")
     own = OwnSettings(
         python=vllm_python,
         arguments=["--max-model-len=512", "--max-num-seqs=16", "--enforce-eager"],
         environment={"VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "2"},
     )
-    rollouts = KeptRollouts(own=own, dtype="float32", weights_folder=str(tmp_path_factory.mktemp("weights")))
+    rollouts = KeptRollouts(own=own, dtype="float32", weights_folder=str(folder))
     try:
+        rollouts.start(trainer(default_root_dir=folder), QwenVLPolicy.load(servable), SamplingSettings())
         yield rollouts
     finally:
         rollouts.end()

@@ -37,24 +37,24 @@ class Rollouts(Callback):
             self.seen.append(pl_module.rollout)
 
 
-def train(trainer, grpo, memory, curated, engine):
+def train(trainer, grpo, memory, curated, servable, engine):
     """Three steps; what was logged and the rollouts."""
     rollouts = Rollouts()
     run = trainer(max_steps=3, logger=memory(), callbacks=[rollouts])
-    run.fit(grpo(rollout_engine=engine), EmoReasonRLDataModule(curated, batch_size=4, num_workers=0, kept_clips=10))
+    run.fit(grpo(servable, rollout_engine=engine), EmoReasonRLDataModule(curated, batch_size=4, num_workers=0, kept_clips=10))
     return run.logger, rollouts.seen
 
 
 @pytest.fixture(scope="module")
-def undisturbed(trainer, grpo, memory, curated, engine):
+def undisturbed(trainer, grpo, memory, curated, servable, engine):
     """Three steps in which nothing happens."""
-    return train(trainer, grpo, memory, curated, engine)
+    return train(trainer, grpo, memory, curated, servable, engine)
 
 
 @pytest.fixture(scope="module")
-def policy(taught) -> QwenVLPolicy:
+def policy(servable) -> QwenVLPolicy:
     """Random weights that are large enough for every path to matter, of the server's architecture."""
-    policy = QwenVLPolicy.load(taught)
+    policy = QwenVLPolicy.load(servable)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in policy.model.parameters():
@@ -64,12 +64,12 @@ def policy(taught) -> QwenVLPolicy:
 
 
 @pytest.fixture(scope="module")
-def prompts(grpo, curated) -> Prompts:
+def prompts(grpo, curated, servable) -> Prompts:
     """Three prompts with clips and one without."""
     manifest = read_dataset(curated, "train")
     examples = manifest.examples[:4]
     examples[1] = replace(examples[1], clip=None)
-    return grpo().collator(manifest.clips)([(example, "reason") for example in examples])
+    return grpo(servable).collator(manifest.clips)([(example, "reason") for example in examples])
 
 
 def sampled(engine, policy, prompts, sampling=SAMPLING, seed=0) -> Completions:
@@ -184,7 +184,9 @@ def test_too_long_prompts_are_refused(engine, trainer, policy, prompts) -> None:
         sampled(engine, policy, prompts, SamplingSettings(group_size=2, max_new_tokens=500))
 
 
-def test_killing_the_server_in_mid_step_is_survived(undisturbed, engine, trainer, grpo, memory, curated, caplog) -> None:
+def test_killing_the_server_in_mid_step_is_survived(
+    undisturbed, engine, trainer, grpo, memory, curated, servable, caplog
+) -> None:
     """The run goes on as if nothing had happened: the same completions, each of them once."""
     (member,) = engine.fleet.members
     begin, began = engine.begin, []
@@ -198,7 +200,7 @@ def test_killing_the_server_in_mid_step_is_survived(undisturbed, engine, trainer
 
     engine.begin = interrupted
     try:
-        logger, rollouts = train(trainer, grpo, memory, curated, engine)
+        logger, rollouts = train(trainer, grpo, memory, curated, servable, engine)
     finally:
         del engine.begin
     assert engine.fleet.restarts == 1

@@ -24,7 +24,11 @@ ALWAYS = {
     # A checkpoint's own top-k or penalty would be sampled with, but is in no log-probability of the trainer.
     "--generation-config": ["vllm"],
     "--worker-extension-cls": ["cair_vllm_worker.CairWorker"],
-    # Clips come processed: there is nothing to keep.
+    # The route from tokens and processed clips to tokens.
+    "--enable-scale-out": [],
+    # Clips come normalised; vLLM would normalise them once more, on the device.
+    "--no-mm-device-do-normalize": [],
+    # They come processed: there is nothing to keep.
     "--mm-processor-cache-gb": ["0"],
     "--enable-server-load-tracking": [],
 }
