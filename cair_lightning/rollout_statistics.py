@@ -44,3 +44,28 @@ def rollout_statistics(rollout: Rollout, gather: Gather = lambda x: x) -> dict[s
     result |= {"lambda/min": lambda_B.min(), "lambda/max": lambda_B.max(), "lambda/std": lambda_B.std(correction=0)}
     result["entropy_bits"] = gather(rollout.entropy_B)[valid_B].mean() / math.log(2)
     return result
+
+
+def agreement(differences: Tensor, gather: Gather = lambda x: x) -> dict[str, Tensor]:
+    """How far an engine's log-probabilities are from the trainer's: mean and largest difference, and how often above 1 %.
+
+    Args:
+        differences: Absolute differences in nats, of this rank's tokens.
+        gather: Concatenates a tensor over the ranks.
+
+    >>> agreement(torch.tensor([0.0, 0.02, 0.001, 0.0]))["logp_difference/share_beyond_1_percent"]
+    tensor(0.2500)
+    """
+    total, beyond, count = (
+        differences.sum(),
+        (differences.expm1() > 0.01).sum(),
+        differences.new_tensor(len(differences)),
+    )
+    sums = torch.stack([gather(value[None]).sum() for value in (total, beyond.to(total), count)])
+    largest = gather(torch.cat([differences, differences.new_zeros(1)]).max()[None]).max()
+    means = sums[:2] / sums[2].clamp(min=1)
+    return {
+        "logp_difference/mean": means[0],
+        "logp_difference/max": largest,
+        "logp_difference/share_beyond_1_percent": means[1],
+    }

@@ -34,6 +34,7 @@ from cair_lightning.datamodules.emoreason import (
     EmoReasonSFTDataModule,
 )
 from cair_lightning.engines import InProcessRollouts
+from cair_lightning.engines.vllm import VLLMRollouts
 from cair_lightning.modules.base import PolicyModule
 from cair_lightning.modules.grpo import GRPOModule
 from cair_lightning.modules.sft import SFTModule
@@ -61,6 +62,7 @@ __all__ = [
     "SaveOnPreemption",
     "SocialIQDataModule",
     "UniformWeighting",
+    "VLLMRollouts",
     "run",
 ]
 

@@ -80,6 +80,9 @@ def test_a_configuration_runs(path, taught, world, curated, tmp_path) -> None:
 @pytest.mark.parametrize("overlay", HARDWARE, ids=name)
 @pytest.mark.parametrize("run", ["sft/emoreason.yaml", "grpo/cair.yaml"])
 def test_hardware_is_laid_over_a_run(overlay, run, capsys) -> None:
+    changed = content(overlay)["model"]["init_args"]
+    if "rollout_engine" in changed and run.startswith("sft"):
+        pytest.skip("stage 1 has no rollouts")
     with pytest.raises(SystemExit) as stopped:
         main(["fit", "--config", str(CONFIGS / run), "--config", str(overlay), "--print_config"])
     assert stopped.value.code == 0
@@ -87,7 +90,7 @@ def test_hardware_is_laid_over_a_run(overlay, run, capsys) -> None:
     for key, value in content(overlay)["trainer"].items():
         if key in ("accelerator", "devices", "precision"):
             assert printed["trainer"][key] == value
-    assert printed["model"]["init_args"]["loading"].items() >= content(overlay)["model"]["init_args"]["loading"].items()
+    assert printed["model"]["init_args"]["loading"].items() >= changed.get("loading", {}).items()
     assert printed["model"]["init_args"]["policy"] == content(CONFIGS / run)["model"]["init_args"]["policy"]
     kept = {callback["class_path"].rpartition(".")[2] for callback in printed["trainer"]["callbacks"]}
     assert "ModelCheckpoint" in kept

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from lightning import Trainer
+from torch import Tensor
 
 from cair_lightning.policies.batch import Prompts
 from cair_lightning.policies.prefix import Prefix
@@ -14,6 +15,10 @@ from cair_lightning.policies.sampling import Completions, Randomness, SamplingSe
 
 Sampled = Callable[[Prefix], Completions]
 """Waits for the completions of prompts that have been run through the policy meanwhile."""
+
+
+class EngineError(RuntimeError):
+    """An engine cannot be used, or cannot go on. Says which one, why, and what to do."""
 
 
 class RolloutEngine(ABC):
@@ -26,14 +31,22 @@ class RolloutEngine(ABC):
     """Largest weight of a token whose probability differs between engine and trainer (truncated importance sampling);
     None where the two are the same."""
 
-    def start(self, trainer: Trainer, policy: QwenVLPolicy) -> None:  # noqa: B027 - an engine may need nothing of it
+    def start(self, trainer: Trainer, policy: QwenVLPolicy, sampling: SamplingSettings) -> None:  # noqa: B027
         """Get ready, before the first step; every rank calls it."""
 
-    def stop(self) -> None:  # noqa: B027
+    def stop(self) -> None:  # noqa: B027 - an engine may need nothing of it
         """Let go of everything; also called after a failure."""
 
-    def take_weights(self, policy: QwenVLPolicy, version: int) -> None:  # noqa: B027
-        """Sample with these weights from now on. Every rank calls it before a rollout, with the optimiser's step."""
+    def take_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:  # noqa: B027
+        """Sample with these weights from now on.
+
+        Every rank calls it before a rollout. Either all ranks go through the weights or none: together they may hold
+        one copy.
+
+        Args:
+            weights: Name and whole value of each weight of the Hugging Face model, one at a time; copy what is kept.
+            version: The optimiser's step.
+        """
 
     @abstractmethod
     def begin(

@@ -23,7 +23,8 @@ from cair_lightning.policies.prefix import Prefix
 from cair_lightning.policies.qwen import QwenVLPolicy
 from cair_lightning.policies.sampling import Completions, SamplingSettings
 from cair_lightning.rollout import RewardSettings, Rollout, completion_logps, roll_out
-from cair_lightning.rollout_statistics import rollout_statistics
+from cair_lightning.rollout_statistics import agreement, rollout_statistics
+from cair_lightning.sharding import each_weight
 from cair_lightning.weighting import CognitiveLoadWeighting, Weighting
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ class GRPOModule(PolicyModule):
         self.last_kl: float | None = None
         """KL(pi || pi_ref) of the last optimiser step, nats per token, over all its parts and ranks."""
         self._unfinished = False
+        self._differences: list[Tensor] = []
         self._resumed: dict[str, Any] | None = None
         self._part_started = self._update_seconds = 0.0
 
@@ -122,7 +124,7 @@ class GRPOModule(PolicyModule):
         """Shard the reference where the policy is, and get the rollout engine ready."""
         assert self.policy is not None
         self._reference.shard(self.trainer)
-        self.rollout_engine.start(self.trainer, self.policy)
+        self.rollout_engine.start(self.trainer, self.policy, self.sampling)
 
     def teardown(self, stage: str) -> None:
         """Let the engine go."""
@@ -158,7 +160,10 @@ class GRPOModule(PolicyModule):
         advantages_N, weights_NT = rollout.advantages_N[each], rollout.token_weights_NT[each]
         correction_NT = None
         if (cap := self.rollout_engine.importance_cap) is not None:
-            correction_NT = importance_weights(old_logps_NT, rollout.completions.logps_NT[each], cap)
+            sampled_logps_NT = rollout.completions.logps_NT[each]
+            correction_NT = importance_weights(old_logps_NT, sampled_logps_NT, cap)
+            if traversal == 0:
+                self._log_agreement(old_logps_NT, sampled_logps_NT, weights_NT, last=self._steps_after(batch))
         loss, statistics = grpo_loss(
             logps_NT, old_logps_NT, advantages_N, weights_NT, ref_logps_NT, self.eta, self.clip, correction_NT
         )
@@ -204,7 +209,7 @@ class GRPOModule(PolicyModule):
     def _begin(self, prompts: Prompts, step: int) -> Sampled:
         """Begin with the completions of the rollout of a step, under the weights of now."""
         assert self.policy is not None
-        self.rollout_engine.take_weights(self.policy, self.global_step)
+        self.rollout_engine.take_weights(each_weight(self.policy.model), self.global_step)
         generators = self._generators(len(prompts), step)
         return self.rollout_engine.begin(self.policy, prompts, self.sampling, generators)
 
@@ -250,6 +255,14 @@ class GRPOModule(PolicyModule):
         self.log("train/loss", total[0], prog_bar=True, batch_size=1)
         self.log_numbers({"train/eta": self.eta})
         self.log_dict({f"train/{name}": value for name, value in means.items()}, batch_size=1)
+
+    def _log_agreement(self, logps_NT: Tensor, sampled_logps_NT: Tensor, weights_NT: Tensor, last: bool) -> None:
+        """Log how far the engine's log-probabilities are from the trainer's, over all parts and ranks of a rollout."""
+        self._differences.append((logps_NT - sampled_logps_NT).abs()[weights_NT > 0])
+        if last:
+            values = agreement(torch.cat(self._differences), self._gather)
+            self._differences.clear()
+            self.log_dict({f"train/engine/{name}": value for name, value in values.items()}, batch_size=1)
 
     def on_train_batch_end(self, outputs: Any, batch: Window, batch_idx: int) -> None:  # noqa: ANN401 - Lightning's hook
         """Log how long forward, backward and optimiser took, over the parts of a step."""

@@ -33,6 +33,8 @@ class Prompts:
     """Processed pixels of all clips, flat over patches: (patches, values of a patch)."""
     grids: list[tuple[int, int, int] | None]
     """Temporal, vertical and horizontal patches of each prompt's clip; None without one."""
+    seconds_per_grid: list[float | None]
+    """Seconds between two temporal patches of each prompt's clip; None without one."""
     valid_B: Tensor
     """False where the clip could not be read: a blank stand-in that weighs nothing keeps the batch's shape."""
     completions: list[list[int]] | None = None
@@ -79,11 +81,16 @@ class Prompts:
             direct_tails=[self.direct_tails[row] for row in rows],
             patches=self._clips_of(self.patches, rows) if any(self.grids[row] for row in rows) else None,
             grids=[self.grids[row] for row in rows],
+            seconds_per_grid=[self.seconds_per_grid[row] for row in rows],
             valid_B=self.valid_B[index],
             completions=None if self.completions is None else [self.completions[row] for row in rows],
             failures=[failure for failure in self.failures if failure[0] in chosen],
             features=self._clips_of(self.features, rows),
         )
+
+    def patches_of(self, row: int) -> Tensor | None:
+        """The patches of one prompt's clip; None without one."""
+        return None if self.grids[row] is None else self._clips_of(self.patches, [row])
 
     def _clips_of(self, flat: Tensor | None, rows: Sequence[int]) -> Tensor | None:
         """What belongs to the clips of some rows, of a tensor that is flat over the patches (or tokens) of all."""

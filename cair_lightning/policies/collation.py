@@ -150,6 +150,7 @@ class Collator:
             direct_tails=[row[3] for row in rows],
             patches=self.patcher.floats([clip.patches for clip in read]) if read else None,
             grids=[None if clip is None else clip.grid for clip in clips],
+            seconds_per_grid=[None if clip is None else clip.seconds_per_grid for clip in clips],
             valid_B=~torch.tensor(failed),
             completions=completions,
             failures=[(e.id, c.failure) for (e, _), c in zip(items, clips, strict=True) if c and c.failure is not None],

@@ -27,6 +27,7 @@ def collate(items) -> Prompts:
         direct_tails=[[]] * len(items),
         patches=None,
         grids=[None] * len(items),
+        seconds_per_grid=[None] * len(items),
         valid_B=torch.ones(len(items), dtype=torch.bool),
         completions=[[1] * (int(example.id) + 1) for example, _ in items],
     )

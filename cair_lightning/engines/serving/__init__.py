@@ -1,0 +1,1 @@
+"""What runs in vLLM's own environment: files of their own, which import nothing of this package."""
