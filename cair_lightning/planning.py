@@ -11,11 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+Precision = Literal["bfloat16", "mixed", "float32"]
 GIB = 2**30
 SCORED_ROWS = 2048
 """Rows whose logits exist at the same time; see `cair_lightning.policies.scoring`."""
 BUCKET = 200_000_000
 """Elements of DeepSpeed's buckets of gradients, by Lightning's default."""
+WIDTHS = {"bfloat16": (11.0, 4.7), "mixed": (11.0, 4.7), "float32": (9.0, 4.7)}
+"""Hidden and intermediate widths that a layer keeps of each token for the backward pass, fitted on what autograd saved
+of two shapes; tests/test_planning.py holds them to another one."""
 LIVE = 1_000_000_000
 """Most parameters that ZeRO-3 holds gathered in forward and backward, by DeepSpeed's default."""
 
@@ -126,8 +130,8 @@ class Run:
     """Prompts per GPU and step."""
     parts: int = 3
     """Parts that the update of a step is cut into (`accumulate_grad_batches`)."""
-    mixed: bool = False
-    """float32 weights under autocast instead of bfloat16 weights with float32 masters."""
+    precision: Precision = "bfloat16"
+    """bfloat16 weights with float32 masters (DeepSpeed), float32 weights under autocast (mixed), or all float32."""
     offload: bool = False
     """The optimiser's state lies in main memory."""
     checkpointing: bool = True
@@ -153,12 +157,12 @@ class Run:
 
 def memory(run: Run) -> dict[str, float]:
     """GiB on each GPU by what takes it; `rollout` and `update` are the two phases' totals, `host` is main memory."""
-    weights = 4 if run.mixed else 2
+    weights = 2 if run.precision == "bfloat16" else 4
     static = {
         "weights": weights * run.shape.parameters / run.share(3),
         "reference": weights * run.shape.parameters / run.share(3) if run.kl else 0.0,
         "gradients": (weights * run.trained / run.share(2)),
-        "optimizer": (8 if run.mixed else 12) * run.trained / run.share(1),
+        "optimizer": (12 if run.precision == "bfloat16" else 8) * run.trained / run.share(1),
     }
     host = 0.0
     if run.offload:
@@ -178,7 +182,7 @@ def memory(run: Run) -> dict[str, float]:
 
 def _rollout_memory(run: Run, weights: int) -> dict[str, float]:
     """Bytes that only the rollout takes."""
-    shape, bytes_ = run.shape, 2
+    shape, bytes_ = run.shape, 4 if run.precision == "float32" else 2
     per_token = bytes_ * (2 * shape.layers * shape.key_width + shape.hidden)
     prompts, completions = run.batch * run.prompt, run.batch * run.group * run.tokens
     held = prompts + (0 if run.engine else 2 * completions)  # twice from when the first completion has ended
@@ -190,10 +194,11 @@ def _rollout_memory(run: Run, weights: int) -> dict[str, float]:
 
 def _update_memory(run: Run, weights: int) -> dict[str, float]:
     """Bytes that only the update takes."""
-    shape, bytes_ = run.shape, 2
+    shape, bytes_ = run.shape, 4 if run.precision == "float32" else 2
     visual = 4 * max(1, run.batch // run.parts) * run.visual  # patches, before four become one token
-    inside = 16 * shape.hidden + 4 * shape.intermediate
-    inside_vision = 16 * shape.vision_hidden + 4 * shape.vision_intermediate
+    hidden, intermediate = WIDTHS[run.precision]
+    inside = hidden * shape.hidden + intermediate * shape.intermediate
+    inside_vision = hidden * shape.vision_hidden + intermediate * shape.vision_intermediate
     if run.checkpointing:
         layers = run.row * (shape.layers * shape.hidden + inside)
         tower = visual * (shape.vision_layers * shape.vision_hidden + inside_vision)
@@ -203,6 +208,8 @@ def _update_memory(run: Run, weights: int) -> dict[str, float]:
     live = min(LIVE, shape.parameters) if run.zero == 3 else 0
     return {
         "activations": bytes_ * (layers + (0 if run.freeze_vision else tower)),
+        "gradients inside a layer": bytes_ * inside * run.row,
+        "weights cast by autocast": 2.0 * shape.parameters if run.precision == "mixed" else 0.0,
         "logits": 3.0 * 4 * scored * shape.vocabulary,
         "gathered layers": weights * live,
         "buckets": weights * 2.0 * min(BUCKET, run.trained) if run.zero >= 1 else 0.0,
@@ -252,7 +259,7 @@ def plan(
     tokens: int = 200,
     batch: int = 3,
     parts: int = 3,
-    mixed: bool = False,
+    precision: Precision = "bfloat16",
     offload: bool = False,
     checkpointing: bool = True,
     kl: bool = True,
@@ -275,7 +282,7 @@ def plan(
         tokens: Tokens of a completion.
         batch: Prompts per GPU and step.
         parts: Parts that the update of a step is cut into.
-        mixed: float32 weights under autocast instead of bfloat16 with float32 masters.
+        precision: bfloat16 weights with float32 masters, float32 weights under autocast (mixed), or all float32.
         offload: Whether the optimiser's state lies in main memory.
         checkpointing: Whether layers are recomputed in the backward pass.
         kl: Whether there is a reference policy.
@@ -293,7 +300,7 @@ def plan(
         raise ValueError(f"expected parts to divide batch, got {parts} and {batch}.")
     run = Run(
         shape=shape_of(model), gpus=gpus, zero=zero, prompt=prompt, visual=visual, group=group, tokens=tokens,
-        batch=batch, parts=parts, mixed=mixed, offload=offload, checkpointing=checkpointing, kl=kl,
+        batch=batch, parts=parts, precision=precision, offload=offload, checkpointing=checkpointing, kl=kl,
         freeze_vision=freeze_vision, engine=engine,
     )  # fmt: skip
     rates = Rates(tflops=tflops, memory_gbs=memory_gbs, network_gbs=network_gbs)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from cair_lightning.engines.base import InProcessRollouts, RolloutEngine
+from cair_lightning.engines.base import InProcessRollouts, Sampled
 from cair_lightning.losses import AdvantageScale, Normalisation, group_advantages, token_weights
 from cair_lightning.policies.collation import Prompts
 from cair_lightning.policies.lora import WithoutAdapters
@@ -169,7 +169,7 @@ def roll_out(
     rank: int = 0,
     prompts_per_forward: int | None = None,
     whole: Callable[[], AbstractContextManager[None]] = nullcontext,
-    engine: RolloutEngine | None = None,
+    sampled: Sampled | None = None,
 ) -> Rollout:
     """Sample, judge and rank a group of completions for each prompt.
 
@@ -187,12 +187,12 @@ def roll_out(
         prompts_per_forward: Prompts that are computed at the same time; None is all. Tokens are sampled for all prompts
             together.
         whole: Holds all of the policy's weights here while completions are sampled and judged.
-        engine: Who samples; None is the policy itself.
+        sampled: Waits for completions that another engine has begun; None samples from the policy.
     """
     seconds: dict[str, float] = {}
     group, size = sampling.group_size, prompts_per_forward or len(prompts)
     with whole(), policy.scoring():
-        sampled = (engine or InProcessRollouts()).begin(policy, prompts, sampling, generator)
+        sampled = sampled or InProcessRollouts().begin(policy, prompts, sampling, generator)
         with stopwatch(seconds, "prefill"):
             prefix = policy.prefill(prompts, size)
         with stopwatch(seconds, "generate"):

@@ -8,7 +8,7 @@ from lightning import Callback, LightningModule, Trainer
 
 from cair_lightning.modules.base import PolicyModule
 from cair_lightning.modules.exporting import write_policy
-from cair_lightning.modules.sharding import full_weights
+from cair_lightning.sharding import full_weights
 
 
 class ExportPolicy(Callback):

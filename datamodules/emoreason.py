@@ -126,7 +126,9 @@ class EmoReasonRLDataModule(EmoReasonDataModule):
             )
         module = self.trainer.lightning_module if self.trainer is not None else None
         updates: int = getattr(module, "updates_per_rollout", 1)
-        return self.resumable(self.loader(self.train_split, True, whole_window, self.parts() * updates))
+        loader = self.loader(self.train_split, True, whole_window, self.parts() * updates)
+        loader.ahead = getattr(module, "sample_ahead", False)
+        return self.resumable(loader)
 
     def val_dataloader(self) -> WindowLoader | list[Any]:
         """Every sample of the validation split once."""

@@ -28,13 +28,18 @@ class Window:
     parts: int = 1
     n_targets: int = 0
     """SFT's target tokens in the whole window on this rank."""
+    upcoming: Prompts | None = None
+    """The next window's prompts, for who begins with them early; None at the end of an epoch."""
     recalled: list[Any] | None = None
     """Predictions of an earlier run for all of the window, which then has no prompts; None where it has to be computed.
     """
 
     def to(self, device: torch.device) -> Window:
         """Copy with all tensors on a device."""
-        return self if self.prompts is None else replace(self, prompts=self.prompts.to(device))
+        if self.prompts is None:
+            return self
+        upcoming = None if self.upcoming is None else self.upcoming.to(device)
+        return replace(self, prompts=self.prompts.to(device), upcoming=upcoming)
 
 
 Split = Callable[[Prompts, int], Iterator[Window]]
@@ -167,6 +172,8 @@ class WindowLoader:
         refuse: Callable[[Sequence[tuple[str, str]]], None] = lambda failures: None,
     ) -> None:
         self.examples = examples
+        self.ahead = False
+        """Give the first part of each window the prompts of the next one as well."""
         self.order, self.split, self.parts, self.refuse = order, split, parts, refuse
         self.done = self._resumed_at = 0
         self.loader: DataLoader[Prompts] = DataLoader(
@@ -186,13 +193,27 @@ class WindowLoader:
             self.order.epoch += 1
         self.done, self._resumed_at = self._resumed_at, 0
         self.order.skip, first_part = divmod(self.done, self.parts)
-        for prompts in self.loader:
+        for prompts, upcoming in self._pairs():
             self.refuse(prompts.failures)
             for window in self.split(prompts, self.parts):
+                if window.part == 0:
+                    window.upcoming = upcoming
                 if window.part >= first_part:
                     self.done += 1
                     yield window
             first_part = 0
+
+    def _pairs(self) -> Iterator[tuple[Prompts, Prompts | None]]:
+        """The prompts of each window, and where asked for those of the next one."""
+        if not self.ahead:
+            yield from ((prompts, None) for prompts in self.loader)
+            return
+        iterator = iter(self.loader)
+        prompts = next(iterator, None)
+        while prompts is not None:
+            upcoming = next(iterator, None)
+            yield prompts, upcoming
+            prompts = upcoming
 
     @property
     def _iterator(self) -> object | None:

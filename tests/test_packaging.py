@@ -70,7 +70,7 @@ def test_metadata_names_licence_python_and_extras(wheel: zipfile.ZipFile) -> Non
     assert "License-Expression: Apache-2.0" in lines
     assert "Requires-Python: >=3.11" in lines
     extras = {line.removeprefix("Provides-Extra: ") for line in lines if line.startswith("Provides-Extra: ")}
-    assert extras == {"deepspeed", "flash", "vllm", "world", "dev"}
+    assert extras == {"deepspeed", "lora", "flash", "vllm", "world", "dev"}
 
 
 def test_lock_names_no_place() -> None:

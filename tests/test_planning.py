@@ -1,11 +1,15 @@
 """What a run needs, against real models, checkpoints and the command line."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from transformers import AutoConfig, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from cair_lightning.cli import main
-from cair_lightning.planning import GIB, SHAPES, Rates, Run, memory, seconds, shape_of
+from cair_lightning.planning import GIB, SHAPES, Rates, Run, Shape, memory, seconds, shape_of
+from cair_lightning.policies.qwen import QwenVLPolicy
+from cair_lightning.policies.tree import Branch
 
 
 def parameters(config: Qwen2_5_VLConfig) -> tuple[int, int]:
@@ -62,6 +66,39 @@ def test_what_is_left_out_takes_nothing() -> None:
     host = memory(Run(shape=SHAPES["7b"], gpus=1, zero=2, offload=True))
     assert (host["optimizer"], host["gradients"]) == (0, 0)
     assert host["main memory, all ranks of a node"] == pytest.approx(16 * SHAPES["7b"].parameters / GIB)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_activations_are_what_autograd_saves(dtype, monkeypatch) -> None:
+    """Of a shape that the widths were not fitted on; what the head's rows take is counted apart."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    import shapes
+
+    sizes = {"hidden": 256, "layers": 6, "intermediate": 1024, "heads": 4, "shared_heads": 2, "vocabulary": 1024}
+    vision = {"vision_hidden": 128, "vision_layers": 3, "vision_intermediate": 320}
+    made = shapes.processor()
+    model = shapes.build_model(shapes.Shape(**sizes, **vision, vision_heads=4), made, getattr(torch, dtype))
+    policy = QwenVLPolicy(model, made)
+    prompts, completion = shapes.prompts_of(policy, 512, 64, 1), [5] * 32
+    saved: dict[int, int] = {}
+    weights = {p.untyped_storage().data_ptr() for p in policy.parameters()}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            saved[storage.data_ptr()] = storage.nbytes()
+            kept.append(tensor)  # or its place would be given to another one
+        return tensor
+
+    kept: list[torch.Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        policy(prompts, [[Branch(ids=completion) for _ in range(4)]])
+    run = Run(
+        shape=Shape(**sizes, **vision, tied=True), gpus=1, zero=0, prompt=576, visual=512, group=4, tokens=32, batch=1,
+        parts=1, precision=dtype, checkpointing=False,
+    )  # fmt: skip
+    head = 4 * 4 * 32 * 1024
+    assert (sum(saved.values()) - head) / GIB == pytest.approx(memory(run)["activations"], rel=0.1)
 
 
 def test_time_follows_from_operations_and_bytes() -> None:

@@ -154,6 +154,7 @@ class VLLMRollouts(RolloutEngine):
             EngineError: If they cannot be written, or a server does not take them.
         """
         assert self._trainer is not None
+        self._trainer.strategy.barrier()  # no rank waits for completions of the earlier weights any more
         self._pushes += 1
         self._label = f"{self._run}-step{version}-{self._pushes}"  # never used twice
 

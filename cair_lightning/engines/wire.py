@@ -173,7 +173,7 @@ def _features(policy: QwenVLPolicy, prompts: Prompts, row: int, label: str) -> d
     grid, seconds, patches = prompts.grids[row], prompts.seconds_per_grid[row], prompts.patches_of(row)
     if grid is None or seconds is None or patches is None:
         return None
-    video_id, rate = policy.model.config.video_token_id, policy.vision.tokens_per_second
+    config: Any = policy.model.config
     ids = prompts.ids_BL[row][prompts.mask_BL[row]].tolist()
     # vLLM floors index * seconds * tokens per second as floating point has it; `policies.positions` rounds up first.
     nudged = seconds + ROUNDING / config.vision_config.tokens_per_second / max(1, grid[0] - 1)

@@ -21,10 +21,10 @@ from cair_lightning.modules.checkpoints import refuse_to_resume
 from cair_lightning.modules.evaluation import EvaluationMetrics, Prediction, predict
 from cair_lightning.modules.loading import PREFIX, base_folder, load_policy, refuse_other_model
 from cair_lightning.modules.settings import EvaluationSettings, OptimizerSettings, PolicySettings
-from cair_lightning.modules.sharding import optimizer_is_offloaded, whole
 from cair_lightning.policies.collation import Collator, VisionSettings
 from cair_lightning.policies.lora import LOW_RANK
 from cair_lightning.policies.qwen import QwenVLPolicy
+from cair_lightning.sharding import optimizer_is_offloaded, whole
 
 if TYPE_CHECKING:
     from cair_lightning.datamodules.loading import Window

@@ -10,20 +10,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from cair_lightning.engines import InProcessRollouts, RolloutEngine
+from cair_lightning.engines import InProcessRollouts, RolloutEngine, Sampled
 from cair_lightning.losses import grpo_loss, importance_weights
 from cair_lightning.modules.base import BASIC_EMOTIONS, PolicyModule
-from cair_lightning.modules.loading import fingerprint, load_policy
+from cair_lightning.modules.reference import Reference
 from cair_lightning.modules.rollout_state import rollout_from_plain, rollouts_of_all_ranks
 from cair_lightning.modules.settings import EvaluationSettings, OptimizerSettings, PolicySettings
-from cair_lightning.modules.sharding import each_weight, is_sharded, shard_reference
 from cair_lightning.policies.batch import Prompts
 from cair_lightning.policies.collation import VisionSettings
 from cair_lightning.policies.lora import WithoutAdapters
+from cair_lightning.policies.prefix import Prefix
 from cair_lightning.policies.qwen import QwenVLPolicy
-from cair_lightning.policies.sampling import SamplingSettings
+from cair_lightning.policies.sampling import Completions, SamplingSettings
 from cair_lightning.rollout import RewardSettings, Rollout, completion_logps, roll_out
 from cair_lightning.rollout_statistics import agreement, rollout_statistics
+from cair_lightning.sharding import each_weight
 from cair_lightning.weighting import CognitiveLoadWeighting, Weighting
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class GRPOModule(PolicyModule):
         rewards: What is rewarded and how advantages are scaled.
         weighting: Where lambda comes from: CLO (eq. 6), uniform or a curriculum.
         rollout_engine: Who samples completions; None is the policy itself, in this process.
+        sample_ahead: Let another engine sample the next rollout while this one is trained on: one rollout off policy,
+            which its importance weights correct. An interrupted run samples that rollout anew, on policy.
         seed: Seed of sampling.
         loading: See `PolicyModule`.
         vision: See `PolicyModule`.
@@ -58,7 +61,7 @@ class GRPOModule(PolicyModule):
         max_tokens: See `PolicyModule`.
 
     Raises:
-        ValueError: If `eta` is negative or `updates_per_rollout` below 1.
+        ValueError: If `eta` is negative, `updates_per_rollout` below 1, or nothing can sample ahead.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class GRPOModule(PolicyModule):
         rewards: RewardSettings = RewardSettings(),
         weighting: Weighting = CognitiveLoadWeighting(),
         rollout_engine: RolloutEngine | None = None,
+        sample_ahead: bool = False,
         seed: int = 0,
         loading: PolicySettings = PolicySettings(),
         vision: VisionSettings = VisionSettings(),
@@ -87,9 +91,14 @@ class GRPOModule(PolicyModule):
         self.eta, self.clip, self.updates_per_rollout, self.seed = eta, clip, updates_per_rollout, seed
         self.sampling, self.rewards, self.weighting = sampling, rewards, weighting
         self.rollout_engine = rollout_engine or InProcessRollouts()
-        # In a list: as a submodule it would be optimised, sharded and saved.
-        self._references: list[QwenVLPolicy | WithoutAdapters] = []
-        self._reference_engine: object = None
+        if sample_ahead and self.rollout_engine.importance_cap is None:
+            raise ValueError(
+                "model.sample_ahead needs a model.rollout_engine other than this process, with an importance_cap: here "
+                "nothing samples while the policy is trained."
+            )
+        self.sample_ahead = sample_ahead
+        self._pending: Sampled | None = None
+        self._reference = Reference(policy, loading)
         self.rollout: Rollout | None = None
         """The rollout that is being trained on."""
         self.last_kl: float | None = None
@@ -97,37 +106,24 @@ class GRPOModule(PolicyModule):
         self._unfinished = False
         self._differences: list[Tensor] = []
         self._resumed: dict[str, Any] | None = None
-        self._reference_mark: str | None = None
         self._part_started = self._update_seconds = 0.0
 
     @property
     def reference(self) -> QwenVLPolicy | WithoutAdapters | None:
-        """pi_ref; None where there is no KL term. It is no submodule, and with adapters the policy without them."""
-        return self._references[0] if self._references else None
+        """pi_ref; None where there is no KL term."""
+        return self._reference.policy
 
     def configure_model(self) -> None:
         """Load the policy, and for training with a KL term the same weights again as the frozen reference."""
         super().configure_model()
-        training = self._trainer is not None and self.trainer.training
-        if self.reference is None and self.eta > 0 and training:
-            self._references = [self._load_reference()]
-
-    def _load_reference(self) -> QwenVLPolicy | WithoutAdapters:
-        assert self.policy is not None
-        if self.loading.lora is not None:
-            return WithoutAdapters(self.policy)
-        reference = load_policy(self.policy_path, self.loading, self.trainer).eval().requires_grad_(False)
-        if not is_sharded(self.trainer):
-            strategy = self.trainer.strategy
-            strategy.precision_plugin.convert_module(reference).to(strategy.root_device)  # in place, both
-        return reference
+        if self.eta > 0 and self._trainer is not None and self.trainer.training:
+            assert self.policy is not None
+            self._reference.load(self.policy, self.trainer)
 
     def on_fit_start(self) -> None:
         """Shard the reference where the policy is, and get the rollout engine ready."""
-        reference = self.reference
-        if isinstance(reference, QwenVLPolicy) and is_sharded(self.trainer) and self._reference_engine is None:
-            self._reference_engine = shard_reference(reference, self.trainer)
         assert self.policy is not None
+        self._reference.shard(self.trainer)
         self.rollout_engine.start(self.trainer, self.policy, self.sampling)
 
     def teardown(self, stage: str) -> None:
@@ -144,7 +140,7 @@ class GRPOModule(PolicyModule):
     def training_step(self, batch: Window, batch_idx: int) -> Tensor:
         """Loss of one part of a rollout; the first part brings the prompts, from which the rollout is made."""
         if batch.prompts is not None:
-            self.rollout = self._roll_out(batch.prompts)
+            self.rollout = self._roll_out(batch.prompts, batch.upcoming)
         rollout, policy = self.rollout, self.policy
         assert rollout is not None
         assert policy is not None
@@ -174,10 +170,9 @@ class GRPOModule(PolicyModule):
         self._log_update(loss.detach(), weights_NT.sum(), statistics, last=self._steps_after(batch))
         return self.scaled(loss)
 
-    def _roll_out(self, prompts: Prompts) -> Rollout:
+    def _roll_out(self, prompts: Prompts, upcoming: Prompts | None) -> Rollout:
         """Lines 2 to 14 of Algorithm 1 for this rank's prompts of the step."""
         assert self.policy is not None
-        self.rollout_engine.take_weights(each_weight(self.policy.model), self.global_step)
         rollout = roll_out(
             self.policy,
             prompts,
@@ -185,13 +180,12 @@ class GRPOModule(PolicyModule):
             self.rewards,
             self.weighting,
             self.reference,
-            self._generators(len(prompts)),
             progress=min(1.0, self.global_step / self.total_steps()),
             gather=self._gather,
             rank=self.global_rank,
             prompts_per_forward=max(1, len(prompts) // self.trainer.accumulate_grad_batches),
             whole=self.whole_policy,
-            engine=self.rollout_engine,
+            sampled=self._sampled(prompts, upcoming),
         )
         if self._gather(prompts.valid_B).any():  # else no clip of the step could be read
             values = rollout_statistics(rollout, self._gather)
@@ -199,9 +193,29 @@ class GRPOModule(PolicyModule):
         self.log_numbers({f"train/seconds/{phase}": value for phase, value in rollout.seconds.items()})
         return rollout
 
-    def _generators(self, prompts: int) -> list[torch.Generator]:
+    def _sampled(self, prompts: Prompts, upcoming: Prompts | None) -> Sampled:
+        """What waits for the completions, and then begins with those of the next rollout, where that is wanted."""
+        waiting, self._pending = self._pending, None
+        current = waiting or self._begin(prompts, self.global_step)
+
+        def collect(prefix: Prefix) -> Completions:
+            completions = current(prefix)
+            if upcoming is not None:
+                self._pending = self._begin(upcoming, self.global_step + self.updates_per_rollout)
+            return completions
+
+        return collect
+
+    def _begin(self, prompts: Prompts, step: int) -> Sampled:
+        """Begin with the completions of the rollout of a step, under the weights of now."""
+        assert self.policy is not None
+        self.rollout_engine.take_weights(each_weight(self.policy.model), self.global_step)
+        generators = self._generators(len(prompts), step)
+        return self.rollout_engine.begin(self.policy, prompts, self.sampling, generators)
+
+    def _generators(self, prompts: int, step: int) -> list[torch.Generator]:
         """A generator for each of this rank's prompts, which its place in the run decides: also on other ranks."""
-        first = (self.seed * 1_000_003 + self.global_step) * 1_048_583 + self.global_rank * prompts
+        first = (self.seed * 1_000_003 + step) * 1_048_583 + self.global_rank * prompts
         return [torch.Generator().manual_seed((first + place) % 2**63) for place in range(prompts)]
 
     def _rows(self, part: int) -> range:
@@ -264,9 +278,7 @@ class GRPOModule(PolicyModule):
         super().on_save_checkpoint(checkpoint)
         if self._unfinished and self.rollout is not None:
             checkpoint["cair"]["rollouts"] = rollouts_of_all_ranks(self.rollout)
-        if isinstance(self.reference, QwenVLPolicy):
-            self._reference_mark = self._reference_mark or fingerprint(self.reference)
-            checkpoint["cair"]["reference"] = self._reference_mark
+        checkpoint["cair"]["reference"] = self._reference.mark()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the reference that was loaded from `policy`, if it is the one that the run began with.
@@ -279,13 +291,7 @@ class GRPOModule(PolicyModule):
         if self._trainer is None or not self.trainer.training:
             return
         written = checkpoint.get("cair", {})
-        if isinstance(self.reference, QwenVLPolicy):
-            self._reference_mark = fingerprint(self.reference)
-            if written.get("reference", self._reference_mark) != self._reference_mark:
-                raise ValueError(
-                    f"The weights at model.policy ({self.policy_path}) are not those that the run began with, and they "
-                    "are its reference policy. Restore them, or start anew without --ckpt_path."
-                )
+        self._reference.refuse_other(written)
         rollouts = written.get("rollouts")
         if rollouts is not None:
             if len(rollouts) != self.trainer.world_size:

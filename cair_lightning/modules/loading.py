@@ -11,9 +11,9 @@ from torch import Tensor
 
 from cair_lightning.modules.checkpoints import read_checkpoint, read_notes
 from cair_lightning.modules.settings import PolicySettings
-from cair_lightning.modules.sharding import each_weight, is_sharded, load_weights, partitioned_loading
 from cair_lightning.policies.lora import LoraSettings, add_lora, merge_lora
 from cair_lightning.policies.qwen import QwenVLPolicy
+from cair_lightning.sharding import each_weight, is_sharded, load_weights, partitioned_loading
 
 PREFIX, SUFFIX = "policy.", ".ckpt"
 WEIGHT_SUFFIXES = (".safetensors", ".bin")

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from cair_lightning.losses import sft_loss, token_weights
 from cair_lightning.modules.base import PolicyModule
-from cair_lightning.modules.sharding import shard_by_fsdp
 from cair_lightning.policies.tree import Branch
+from cair_lightning.sharding import shard_by_fsdp
 
 if TYPE_CHECKING:
     from cair_lightning.datamodules.loading import Window

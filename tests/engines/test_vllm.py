@@ -14,7 +14,7 @@ from cair_lightning.datamodules.manifest import read_dataset
 from cair_lightning.engines.base import EngineError, Sampled
 from cair_lightning.engines.client import VLLMServer
 from cair_lightning.engines.vllm import VLLMRollouts
-from cair_lightning.modules.sharding import each_weight
+from cair_lightning.sharding import each_weight
 from cair_lightning.policies.batch import Prompts
 from cair_lightning.policies.qwen import QwenVLPolicy
 from cair_lightning.policies.sampling import Completions, SamplingSettings

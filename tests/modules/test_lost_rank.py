@@ -1,6 +1,7 @@
 """Two processes under ZeRO-3, one of which is killed, and both of which are preempted."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -32,8 +33,7 @@ def job(log: Path, *arguments: Path) -> Iterator[subprocess.Popen]:
             family = psutil.Process().children(recursive=True)
         finally:
             for left in [*family, *psutil.Process().children(recursive=True)]:
-                with_name = left.is_running() and str(SCRIPT) in " ".join(left.cmdline())
-                if with_name:
+                if left.is_running() and str(SCRIPT) in " ".join(left.cmdline()):
                     left.kill()
 
 
@@ -61,7 +61,7 @@ def test_a_lost_rank_ends_the_job_and_the_last_checkpoint_goes_on(taught, curate
         killed = time.monotonic()
         assert running.wait(timeout=60) != 0
         assert time.monotonic() - killed < 60
-    assert "Connection closed by peer" in log.read_text() or "terminated with code" in log.read_text()
+    assert re.search("Connection (reset|closed) by peer|terminated with code", log.read_text())
 
     last, log = checkpoints(first)[-1], tmp_path / "second.log"
     with job(log, taught, curated, second, last) as running:

@@ -1,4 +1,4 @@
-"""Two processes under DeepSpeed ZeRO against one process with the same global batch."""
+"""Two processes under DeepSpeed ZeRO and FSDP2 against one process with the same global batch."""
 
 import csv
 import os
@@ -79,7 +79,7 @@ def assert_same_run(one: Path, two: Path) -> None:
             torch.testing.assert_close(rank["weights"][name], weight, atol=1e-4, rtol=0, msg=name)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", [*STRATEGIES, "fsdp"])
 def test_sft_of_two_ranks_is_that_of_one(runs, strategy) -> None:
     assert_same_run(runs[0] / "sft-one", runs[1] / f"sft-{strategy}")
 
@@ -137,7 +137,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(runs, step) -> None:
     assert column(runs[1] / f"grpo-resumed-{step}", "train/loss") == curve[step:]
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", [*STRATEGIES, "fsdp"])
 def test_a_sharded_checkpoint_is_exported_bit_by_bit(runs, strategy, tmp_path) -> None:
     folder = runs[1] / f"sft-{strategy}"
     checkpoint = folder / "checkpoints" / "last.ckpt"

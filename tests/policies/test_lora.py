@@ -9,10 +9,10 @@ from cair_lightning.callbacks.export_policy import ExportPolicy
 from cair_lightning.datamodules.emoreason import EmoReasonRLDataModule
 from cair_lightning.export import export
 from cair_lightning.modules.settings import PolicySettings
-from cair_lightning.modules.sharding import full_weights
 from cair_lightning.policies.lora import LoraSettings, WithoutAdapters, add_lora, lora_layers, merge_lora
 from cair_lightning.policies.qwen import QwenVLPolicy
 from cair_lightning.policies.tree import Branch
+from cair_lightning.sharding import full_weights
 from tests.policies.reference import EXAMPLES, build_policy, collate
 
 pytest.importorskip("peft")
@@ -64,7 +64,7 @@ def test_merged_weights_are_the_adapted_policy() -> None:
     weights = full_weights(policy.model, keep=True)
     assert weights.keys() == plain.model.state_dict().keys()
     plain.model.load_state_dict(weights)
-    torch.testing.assert_close(scores(plain), scores(policy), atol=1e-5, rtol=0)
+    torch.testing.assert_close(scores(plain), scores(policy), atol=1e-5, rtol=1e-5)
     merge_lora(policy)
     assert policy.model.state_dict().keys() == weights.keys()
     for name, weight in policy.model.state_dict().items():

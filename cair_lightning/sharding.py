@@ -47,14 +47,15 @@ def optimizer_is_offloaded(trainer: Trainer) -> bool:
     """Whether DeepSpeed keeps the optimizer's state in main memory or on disk."""
     config: Any = getattr(trainer.strategy, "config", None) or {}
     offload = config.get("zero_optimization", {}).get("offload_optimizer") or {}
-    return offload.get("device", "none") != "none"
+    return bool(offload.get("device", "none") != "none")
 
 
 @contextmanager
 def _gathered(parameters: list[nn.Parameter], writer: int | None = None) -> Iterator[None]:
     """Whole weights of sharded parameters on every rank; what rank `writer` writes into them is kept."""
-    if not any(hasattr(p, "ds_id") for p in parameters):
-        yield
+    sharded: list[Any] = [p for p in parameters if hasattr(p, "ds_id")]
+    if not sharded or (writer is None and all(p.ds_status.name == "AVAILABLE" for p in sharded)):
+        yield  # in the second case somebody has gathered them already, and will give them back
         return
     import deepspeed
 
