@@ -47,7 +47,7 @@ def rollout_statistics(rollout: Rollout, gather: Gather = lambda x: x) -> dict[s
 
 
 def agreement(differences: Tensor, gather: Gather = lambda x: x) -> dict[str, Tensor]:
-    """How far an engine's log-probabilities are from the trainer's: mean and largest difference, and how often above 1 %.
+    """How far an engine's log-probabilities are from the trainer's: mean, largest, and the share that is beyond 1 %.
 
     Args:
         differences: Absolute differences in nats, of this rank's tokens.
@@ -56,12 +56,9 @@ def agreement(differences: Tensor, gather: Gather = lambda x: x) -> dict[str, Te
     >>> agreement(torch.tensor([0.0, 0.02, 0.001, 0.0]))["logp_difference/share_beyond_1_percent"]
     tensor(0.2500)
     """
-    total, beyond, count = (
-        differences.sum(),
-        (differences.expm1() > 0.01).sum(),
-        differences.new_tensor(len(differences)),
-    )
-    sums = torch.stack([gather(value[None]).sum() for value in (total, beyond.to(total), count)])
+    beyond = (differences.expm1() > 0.01).to(differences)
+    of_rank = (differences.sum(), beyond.sum(), differences.new_tensor(len(differences)))
+    sums = torch.stack([gather(value[None]).sum() for value in of_rank])
     largest = gather(torch.cat([differences, differences.new_zeros(1)]).max()[None]).max()
     means = sums[:2] / sums[2].clamp(min=1)
     return {

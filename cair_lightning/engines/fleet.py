@@ -154,9 +154,8 @@ class Fleet:
                 await self._regain(member, requests[0].label, reason)
             else:
                 return
-        raise EngineError(
-            f"{member.server.url} was lost {LOSSES} times over the same prompts; the last time it {reason}."
-        )
+        url = member.server.url
+        raise EngineError(f"{url} was lost {LOSSES} times over the same prompts; the last time it {reason}.")
 
     async def _ask(
         self, member: Member, requests: Sequence[Request], places: Sequence[int], done: dict[int, list[Sample]]
@@ -196,9 +195,8 @@ class Fleet:
             if member.broken is not None:
                 raise EngineError(member.broken)
             if time.monotonic() > deadline:
-                raise EngineError(
-                    f"The vLLM server at {url} {reason}, and is not back after {self.start_seconds:.0f} s."
-                )
+                waited = self.start_seconds + member.server.patience
+                raise EngineError(f"The vLLM server at {url} {reason}, and is not back after {waited:.0f} s.")
             await asyncio.sleep(LOOK_S)
             if member.own is not None and member.own.ended is None and await member.server.healthy():
                 with suppress(LostError):  # it lives, but another run gave it weights

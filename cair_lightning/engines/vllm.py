@@ -78,6 +78,7 @@ class VLLMRollouts(RolloutEngine):
         self._trainer: Trainer | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._run = self._label = ""
+        self._pushes = 0
         self._temperature = 1.0
 
     # ------------------------------------------------------------------------------------------------ start and stop
@@ -108,8 +109,9 @@ class VLLMRollouts(RolloutEngine):
         if self.given:
             return [Member(server) for server in self.given]
         assert self._trainer is not None
-        model, logs = policy.model.name_or_path, Path(self._trainer.default_root_dir)
-        owned = [OwnServer(launch) for launch in self.own.launches(model, self.dtype, logs)]
+        logs = Path(self._trainer.default_root_dir)
+        launches = self.own.launches(str(policy.model.name_or_path), self.dtype, logs)
+        owned = [OwnServer(launch) for launch in launches]
         return [Member(VLLMServer(own.url, self.stall_seconds), own, ours=True) for own in owned]
 
     def _join(self, members: list[Member], expected: dict[str, dict[str, Any]]) -> None:
@@ -152,7 +154,9 @@ class VLLMRollouts(RolloutEngine):
             EngineError: If they cannot be written, or a server does not take them.
         """
         assert self._trainer is not None
-        self._label = f"{self._run}-{version}"
+        self._trainer.strategy.barrier()  # no rank waits for completions of the earlier weights any more
+        self._pushes += 1
+        self._label = f"{self._run}-step{version}-{self._pushes}"  # never used twice
 
         def push() -> None:
             assert self.fleet is not None
@@ -161,7 +165,7 @@ class VLLMRollouts(RolloutEngine):
             paths = write_weights(weights, Path(self._folder.name), self._label, getattr(torch, self.dtype))
             previous = self.fleet.weights
             self._loop.run(self.fleet.push(Weights(label=self._label, paths=paths, temperature=self._temperature)))
-            if previous is not None and previous.label != self._label:
+            if previous is not None:
                 previous.remove()
 
         if not self._trainer.is_global_zero:

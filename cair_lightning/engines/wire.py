@@ -90,9 +90,7 @@ class Request:
         if labels != {self.label}:
             raise StaleReplyError(f"sampled under the weights {sorted(labels)} instead of {self.label!r}")
         if prompt != self.ids:
-            raise EngineError(
-                f"it read {len(prompt)} prompt tokens that differ from the {len(self.ids)} that were sent."
-            )
+            raise EngineError(f"it read {len(prompt)} prompt tokens, and not the {len(self.ids)} that were sent.")
         self._check(samples)
         return samples * self.copies
 
@@ -175,7 +173,7 @@ def _features(policy: QwenVLPolicy, prompts: Prompts, row: int, label: str) -> d
     grid, seconds, patches = prompts.grids[row], prompts.seconds_per_grid[row], prompts.patches_of(row)
     if grid is None or seconds is None or patches is None:
         return None
-    config = policy.model.config
+    config: Any = policy.model.config
     ids = prompts.ids_BL[row][prompts.mask_BL[row]].tolist()
     # vLLM floors index * seconds * tokens per second as floating point has it; `policies.positions` rounds up first.
     nudged = seconds + ROUNDING / config.vision_config.tokens_per_second / max(1, grid[0] - 1)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
@@ -18,7 +19,7 @@ from cair_lightning.engines.weights import write_weights
 
 
 @pytest.fixture
-def serve():
+def serve() -> Iterator[Callable[[dict[str, object]], str]]:
     """Runs an HTTP server that answers each path with some JSON, and anything else with 404; returns its address."""
     running = []
 
@@ -75,16 +76,14 @@ def test_another_program_or_version_is_refused(serve) -> None:
 
 
 def test_a_server_that_was_started_otherwise_is_refused(serve) -> None:
-    with pytest.raises(
-        EngineError, match=r"was started without what rollouts need .*start it with cair_vllm_server.py"
-    ):
+    with pytest.raises(EngineError, match=r"started without what rollouts need .*start it with cair_vllm_server.py"):
         check(serve({"/version": {"version": "0.32.0"}}))
 
 
 def test_another_model_is_refused(serve) -> None:
     described = [{"text_config": {"hidden_size": 64}, "served": {"max_model_len": 512}}]
     answers = {"/version": {"version": "0.32.0"}, "/collective_rpc": {"results": described}}
-    with pytest.raises(EngineError, match="serves another model: text_config.hidden_size is 64, expected 96"):
+    with pytest.raises(EngineError, match=r"serves another model: text_config.hidden_size is 64, expected 96"):
         check(serve(answers))
     described[0]["text_config"]["hidden_size"] = 96
     check(serve(answers))
@@ -99,7 +98,7 @@ def test_versions_outside_the_range_are_refused(version) -> None:
 def test_an_environment_without_vllm_is_named(tmp_path) -> None:
     with pytest.raises(EngineError, match=r"has no vLLM. Install the extra, pip install 'cair-lightning\[vllm\]'"):
         installed_vllm(None)
-    with pytest.raises(EngineError, match="cannot be run .*expected the interpreter of an environment with vLLM"):
+    with pytest.raises(EngineError, match=r"cannot be run .*expected the interpreter of an environment with vLLM"):
         installed_vllm(str(tmp_path / "python"))
 
 
@@ -135,11 +134,11 @@ def test_weights_are_written_in_files_of_limited_size(tmp_path) -> None:
 def test_a_full_folder_is_named_after_all_weights_were_gone_through(tmp_path) -> None:
     seen = []
 
-    def weights():
+    def weights() -> Iterator[tuple[str, torch.Tensor]]:
         for n in range(4):
             seen.append(n)
             yield f"w{n}", torch.ones(8)
 
-    with pytest.raises(EngineError, match="cannot hold the weights .*weights_folder"):
+    with pytest.raises(EngineError, match=r"cannot hold the weights .*weights_folder"):
         write_weights(weights(), tmp_path / "missing", "run-0", torch.float32, file_bytes=8)
     assert seen == [0, 1, 2, 3]

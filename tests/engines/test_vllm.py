@@ -11,14 +11,15 @@ from lightning import Callback
 
 from cair_lightning.datamodules.emoreason import EmoReasonRLDataModule
 from cair_lightning.datamodules.manifest import read_dataset
-from cair_lightning.engines.base import EngineError
+from cair_lightning.engines.base import EngineError, Sampled
 from cair_lightning.engines.client import VLLMServer
 from cair_lightning.engines.vllm import VLLMRollouts
 from cair_lightning.policies.batch import Prompts
 from cair_lightning.policies.qwen import QwenVLPolicy
 from cair_lightning.policies.sampling import Completions, SamplingSettings
-from cair_lightning.rollout import completion_logps
+from cair_lightning.rollout import Rollout, completion_logps
 from cair_lightning.sharding import each_weight
+from tests.memory import Memory
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
@@ -37,19 +38,17 @@ class Rollouts(Callback):
             self.seen.append(pl_module.rollout)
 
 
-def train(trainer, grpo, memory, curated, servable, engine):
+def train(trainer, grpo, memory, curated, servable, engine) -> tuple[Memory, list[Rollout]]:
     """Three steps; what was logged and the rollouts."""
     rollouts = Rollouts()
     run = trainer(max_steps=3, logger=memory(), callbacks=[rollouts])
-    run.fit(
-        grpo(servable, rollout_engine=engine),
-        EmoReasonRLDataModule(curated, batch_size=4, num_workers=0, kept_clips=10),
-    )
+    data = EmoReasonRLDataModule(curated, batch_size=4, num_workers=0, kept_clips=10)
+    run.fit(grpo(servable, rollout_engine=engine), data)
     return run.logger, rollouts.seen
 
 
 @pytest.fixture(scope="module")
-def undisturbed(trainer, grpo, memory, curated, servable, engine):
+def undisturbed(trainer, grpo, memory, curated, servable, engine) -> tuple[Memory, list[Rollout]]:
     """Three steps in which nothing happens."""
     return train(trainer, grpo, memory, curated, servable, engine)
 
@@ -92,7 +91,6 @@ def difference(policy, prompts, completions, temperature) -> float:
 def test_three_steps_agree_with_the_trainer_before_and_after_each_update(undisturbed) -> None:
     logger, rollouts = undisturbed
     assert list(logger.rows) == [0, 1, 2]
-    print({k: [logger.rows[s].get(k) for s in logger.rows] for k in logger.rows[0] if "engine" in k or "seconds" in k})
     for row in logger.rows.values():
         assert row["train/engine/logp_difference/max"] < AGREEMENT
         assert 0 <= row["train/engine/logp_difference/mean"] <= row["train/engine/logp_difference/max"]
@@ -177,7 +175,7 @@ def test_a_server_that_stalls_is_named_within_seconds(engine, trainer, policy, p
 def test_another_model_is_refused(engine, trainer, policy) -> None:
     engine.start(trainer(), policy, SAMPLING)
     server: VLLMServer = engine.fleet.members[0].server
-    with pytest.raises(EngineError, match="serves another model: vision_config.depth is 2, expected 3"):
+    with pytest.raises(EngineError, match=r"serves another model: vision_config.depth is 2, expected 3"):
         engine._loop.run(server.check({"vision_config": {"depth": 3}}))
 
 
@@ -194,7 +192,7 @@ def test_killing_the_server_in_mid_step_is_survived(
     (member,) = engine.fleet.members
     begin, began = engine.begin, []
 
-    def interrupted(*arguments):
+    def interrupted(*arguments) -> Sampled:
         waiting = begin(*arguments)
         began.append(time.monotonic())
         if len(began) == 2:

@@ -47,6 +47,6 @@ def _tensors(paths: list[str]) -> Iterator[tuple[str, Any]]:
     from safetensors import safe_open
 
     for path in paths:
-        with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+        with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 - it is no dictionary
                 yield name, file.get_tensor(name)
