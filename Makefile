@@ -90,11 +90,12 @@ $(UV): $(if $(wildcard $(UNFINISHED)),FORCE)
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet $(UV_RELEASE)
 
-# vLLM pins its own torch. An environment that is unfinished or somebody else's is left alone.
-$(VLLM_INSTALLED): | $(UV)
+# vLLM for CPUs pins a CPU build of torch, which lies on no package index: pip finds it where its configuration says.
+# An environment that is unfinished or somebody else's is left alone.
+$(VLLM_INSTALLED):
 	@if [ -e $(VLLM_VENV) ]; then echo "$(VLLM_VENV) is unfinished or was not made by this Makefile: remove it, or name" \
 		"an interpreter with make VLLM_PYTHON=... $(MAKECMDGOALS)" >&2; exit 1; fi
-	$(PYTHON) -m venv $(VLLM_VENV) && $(UV) pip install --quiet --python $(VLLM_VENV)/bin/python "$(VLLM_RELEASE)" \
+	$(PYTHON) -m venv $(VLLM_VENV) && $(VLLM_VENV)/bin/python -m pip install --quiet "$(VLLM_RELEASE)" \
 		|| { rm -rf $(VLLM_VENV); exit 1; }
 	@touch $@
 
