@@ -205,9 +205,7 @@ class VLLMServer:
         body = content if content is None or isinstance(content, bytes) else json.dumps(content).encode()
         headers = {} if body is None else {"Content-Type": "application/json"}
         try:
-            response = await self._client.request(
-                verb, self.url + path, content=body, headers=headers, timeout=timeout
-            )
+            response = await self._client.request(verb, self.url + path, content=body, headers=headers, timeout=timeout)
         except httpx2.TransportError as error:
             raise LostError(f"does not answer {path} ({type(error).__name__}: {error})") from error
         if response.status_code >= HTTP_BROKEN:

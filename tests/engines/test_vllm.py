@@ -14,11 +14,11 @@ from cair_lightning.datamodules.manifest import read_dataset
 from cair_lightning.engines.base import EngineError, Sampled
 from cair_lightning.engines.client import VLLMServer
 from cair_lightning.engines.vllm import VLLMRollouts
-from cair_lightning.sharding import each_weight
 from cair_lightning.policies.batch import Prompts
 from cair_lightning.policies.qwen import QwenVLPolicy
 from cair_lightning.policies.sampling import Completions, SamplingSettings
 from cair_lightning.rollout import Rollout, completion_logps
+from cair_lightning.sharding import each_weight
 from tests.memory import Memory
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
@@ -99,6 +99,14 @@ def test_three_steps_agree_with_the_trainer_before_and_after_each_update(undistu
     assert logger.rows[0]["train/reward/format/mean"] > 0.2
     assert all(rollout.prompts.patches is not None for rollout in rollouts)
     assert any(len(set(map(tuple, r.completions.ids_NT[:4].tolist()))) > 1 for r in rollouts)  # a group is no copy
+
+
+def test_a_rollout_that_was_sampled_ahead_is_an_update_behind(engine, trainer, grpo, memory, curated, servable) -> None:
+    run = trainer(max_steps=3, logger=memory())
+    data = EmoReasonRLDataModule(curated, batch_size=4, num_workers=0, kept_clips=10)
+    run.fit(grpo(servable, rollout_engine=engine, sample_ahead=True), data)
+    largest = list(run.logger.column("train/engine/logp_difference/max").values())
+    assert largest[0] < AGREEMENT < min(largest[1:])
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7, 0.0])
