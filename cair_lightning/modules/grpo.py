@@ -214,7 +214,7 @@ class GRPOModule(PolicyModule):
     def _begin(self, prompts: Prompts, step: int) -> Sampled:
         """Begin with the completions of the rollout of a step, under the weights of now."""
         assert self.policy is not None
-        self.rollout_engine.take_weights(each_weight(self.policy.model), self.global_step)
+        self.rollout_engine.take_weights(each_weight(self.policy.model, self.trainer), self.global_step)
         generators = self._generators(len(prompts), step)
         return self.rollout_engine.begin(self.policy, prompts, self.sampling, generators)
 
