@@ -92,7 +92,8 @@ $(UV): $(if $(wildcard $(UNFINISHED)),FORCE)
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet $(UV_RELEASE)
 
-# vLLM pins its own torch. An environment that is unfinished or somebody else's is left alone.
+# By uv, for pip would take a torch for CPUs where it finds one, and the torchvision of an index cannot load with that. An
+# environment that is unfinished or somebody else's is left alone.
 $(VLLM_INSTALLED): | $(UV)
 	@if [ -e $(VLLM_VENV) ]; then echo "$(VLLM_VENV) is unfinished or was not made by this Makefile: remove it, or name" \
 		"an interpreter with make VLLM_PYTHON=... $(MAKECMDGOALS)" >&2; exit 1; fi

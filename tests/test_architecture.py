@@ -38,7 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "weighting": {"structures"},
     "policies": RECORDS | SCORES | {"clip_cache"},
     "sharding": {"policies"},
-    "engines": {"policies"},
+    "engines": RECORDS | {"policies"},
     "planning": set(),
     "verifier": RECORDS | SCORES | {"policies"},
     "rollout": RECORDS | SCORES | {"policies", "verifier", "engines"},

@@ -189,8 +189,9 @@ class PolicyModule(LightningModule):
 
     def whole_policy(self) -> AbstractContextManager[None]:
         """Holds all of the policy's weights here while it lasts, where they are sharded over the ranks."""
-        assert self.policy is not None
-        return whole(self.policy, self._trainer) if self.loading.gather_to_sample else nullcontext()
+        if self.policy is None or not self.loading.gather_to_sample:
+            return nullcontext()
+        return whole(self.policy, self._trainer)
 
     def _evaluation_starts(self) -> None:
         self._whole.enter_context(self.whole_policy())

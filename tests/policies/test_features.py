@@ -61,6 +61,6 @@ def test_the_oldest_go_where_memory_ends() -> None:
 def test_a_trained_tower_and_sharded_weights_keep_nothing(monkeypatch) -> None:
     with pytest.raises(ValueError, match="kept_features_gib is for a frozen vision tower"):
         build_policy(kept_features_gib=1.0)
-    monkeypatch.setattr("cair_lightning.modules.loading.partitioned_loading", lambda trainer: object())
+    monkeypatch.setattr("cair_lightning.modules.loading.is_sharded", lambda trainer: True)
     with pytest.raises(ValueError, match="does not go with ZeRO-3"):
         load_policy("anything", PolicySettings(freeze_vision=True, kept_features_gib=1.0))
