@@ -143,7 +143,7 @@ def whole(policy: QwenVLPolicy, trainer: Trainer | None) -> Iterator[None]:
     """All of the policy's weights on every rank while it lasts: passes may then differ from rank to rank.
 
     Sampling token by token would fetch every weight for every token. Gathered once it takes as long as it does on one
-    device, ranks need not wait for each other, and each needs the memory of a whole copy. The hooks are muted instead of
+    device, ranks need not wait for each other, and each needs the memory of a whole copy. The hooks are muted and not
     removed: the order of modules that DeepSpeed recorded, by which it fetches ahead, stays that of the passes in
     training alone.
     """

@@ -198,6 +198,31 @@ def test_too_long_prompts_are_refused(engine, trainer, policy, prompts) -> None:
         sampled(engine, policy, prompts, SamplingSettings(group_size=2, max_new_tokens=500))
 
 
+TRAINER = """
+import sys, time
+from pathlib import Path
+from cair_lightning.engines.process import OwnServer, OwnSettings
+(launch,) = OwnSettings(python=sys.argv[1]).launches(sys.argv[2], "float32", Path(sys.argv[3]))
+server = OwnServer(launch)
+server.start()
+print(server._process.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_server_whose_trainer_is_killed_ends(vllm_python, servable, tmp_path) -> None:
+    command = [sys.executable, "-c", TRAINER, vllm_python, str(servable), str(tmp_path)]
+    with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE) as job:
+        server = Path("/proc", job.stdout.readline().decode().strip())
+        time.sleep(2)  # it is still starting, and does what SIGTERM says
+        assert server.exists()
+        job.kill()
+    deadline = time.monotonic() + 30
+    while server.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not server.exists()
+
+
 def test_two_ranks_share_a_server(engine, servable, curated, tmp_path) -> None:
     url = engine.fleet.members[0].server.url
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
