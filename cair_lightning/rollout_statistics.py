@@ -46,23 +46,33 @@ def rollout_statistics(rollout: Rollout, gather: Gather = lambda x: x) -> dict[s
     return result
 
 
-def agreement(differences: Tensor, gather: Gather = lambda x: x) -> dict[str, Tensor]:
-    """How far an engine's log-probabilities are from the trainer's: mean, largest, and the share that is beyond 1 %.
+class Agreement:
+    """How far an engine's log-probabilities are from the trainer's, over the parts and ranks of a rollout.
 
-    Args:
-        differences: Absolute differences in nats, of this rank's tokens.
-        gather: Concatenates a tensor over the ranks.
-
-    >>> agreement(torch.tensor([0.0, 0.02, 0.001, 0.0]))["logp_difference/share_beyond_1_percent"]
-    tensor(0.2500)
+    >>> seen = Agreement()
+    >>> seen.add(torch.tensor([[-1.0, -2.0, 0.0]]), torch.tensor([[-1.02, -2.0, 0.0]]), torch.tensor([[0.5, 0.5, 0.0]]))
+    >>> {name.rpartition("/")[2]: round(float(value), 3) for name, value in seen.take().items()}
+    {'mean': 0.01, 'max': 0.02, 'share_beyond_1_percent': 0.5}
     """
-    beyond = (differences.expm1() > 0.01).to(differences)
-    of_rank = (differences.sum(), beyond.sum(), differences.new_tensor(len(differences)))
-    sums = torch.stack([gather(value[None]).sum() for value in of_rank])
-    largest = gather(torch.cat([differences, differences.new_zeros(1)]).max()[None]).max()
-    means = sums[:2] / sums[2].clamp(min=1)
-    return {
-        "logp_difference/mean": means[0],
-        "logp_difference/max": largest,
-        "logp_difference/share_beyond_1_percent": means[1],
-    }
+
+    def __init__(self) -> None:
+        self._parts: list[Tensor] = []
+
+    def add(self, logps_NT: Tensor, sampled_logps_NT: Tensor, weights_NT: Tensor) -> None:
+        """Take in a part: the trainer's and the engine's log-probabilities, nats; tokens of weight 0 do not count."""
+        self._parts.append((logps_NT - sampled_logps_NT).abs()[weights_NT > 0])
+
+    def take(self, gather: Gather = lambda x: x) -> dict[str, Tensor]:
+        """Mean and largest difference in nats, and the share of tokens whose probability is more than 1 % off.
+
+        Args:
+            gather: Concatenates a tensor over the ranks.
+        """
+        differences = torch.cat(self._parts)
+        self._parts.clear()
+        beyond = (differences.expm1() > 0.01).to(differences)
+        of_rank = (differences.sum(), beyond.sum(), differences.new_tensor(len(differences)))
+        total, share, count = (gather(value[None]).sum() for value in of_rank)
+        largest = gather(torch.cat([differences, differences.new_zeros(1)]).max()[None]).max()
+        name, count = "train/engine/logp_difference", count.clamp(min=1)
+        return {f"{name}/mean": total / count, f"{name}/max": largest, f"{name}/share_beyond_1_percent": share / count}

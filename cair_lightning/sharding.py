@@ -53,6 +53,8 @@ def optimizer_is_offloaded(trainer: Trainer) -> bool:
 @contextmanager
 def _gathered(parameters: list[nn.Parameter], writer: int | None = None) -> Iterator[None]:
     """Whole weights of sharded parameters on every rank; what rank `writer` writes into them is kept."""
+    if writer is None:  # those that are whole already stay so
+        parameters = [p for p in parameters if hasattr(p, "ds_id") and p.ds_status.name != "AVAILABLE"]
     sharded: list[Any] = [p for p in parameters if hasattr(p, "ds_id")]
     if not sharded or (writer is None and all(p.ds_status.name == "AVAILABLE" for p in sharded)):
         yield  # in the second case somebody has gathered them already, and will give them back
@@ -63,11 +65,16 @@ def _gathered(parameters: list[nn.Parameter], writer: int | None = None) -> Iter
         yield
 
 
-def each_weight(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def each_weight(module: nn.Module, trainer: Trainer | None = None) -> Iterator[tuple[str, Tensor]]:
     """Name and whole value of each entry of a module's `state_dict`, one at a time; every rank has to go through all.
 
     A value is the weight itself: copy what is to be kept. Adapters are merged into the weights that they belong to.
+
+    Args:
+        module: The module.
+        trainer: Needed inside `training_step`, where DeepSpeed has asked for weights ahead.
     """
+    _settle(trainer)
     parameters = dict(module.named_parameters(remove_duplicate=False))
     layers = lora_layers(module)
     for name, value in module.state_dict(keep_vars=True).items():
@@ -121,15 +128,29 @@ def value_shape(value: Tensor) -> tuple[int, ...]:
     return tuple(getattr(value, "ds_shape", value.shape))
 
 
+def _settle(trainer: Trainer | None) -> None:
+    """Wait for the weights that DeepSpeed has asked for ahead, and give them back: the others can then be gathered.
+
+    Inside `training_step` the root module's hook has already asked for the first ones.
+    """
+    if trainer is not None and getattr(trainer.strategy, "zero_stage_3", False):
+        _offload(trainer).get_param_coordinator()._clean_inflight_param_registry()
+
+
+def _offload(trainer: Trainer) -> Any:  # noqa: ANN401
+    """What fetches and releases weights under ZeRO-3."""
+    engine: Any = trainer.strategy.model
+    return getattr(engine.optimizer, "parameter_offload", engine.optimizer)
+
+
 @contextmanager
 def whole(policy: QwenVLPolicy, trainer: Trainer | None) -> Iterator[None]:
     """All of the policy's weights on every rank while it lasts: passes may then differ from rank to rank.
 
     Sampling token by token would fetch every weight for every token. Gathered once it takes as long as it does on one
-    device, ranks need not wait for each other, and each needs the memory of a whole copy. Inside `training_step` the
-    root module's hook has already asked for the first weights; they are waited for and given back. Then the hooks are
-    muted instead of removed: the order of modules that DeepSpeed recorded, by which it fetches ahead, stays that of the
-    passes in training alone.
+    device, ranks need not wait for each other, and each needs the memory of a whole copy. The hooks are muted and not
+    removed: the order of modules that DeepSpeed recorded, by which it fetches ahead, stays that of the passes in
+    training alone.
     """
     if not policy.lockstep or trainer is None:
         yield
@@ -141,9 +162,8 @@ def whole(policy: QwenVLPolicy, trainer: Trainer | None) -> Iterator[None]:
         )
     from deepspeed.runtime.zero.parameter_offload import FWD_MODULE_STACK
 
-    engine: Any = trainer.strategy.model
-    offload = getattr(engine.optimizer, "parameter_offload", engine.optimizer)
-    offload.get_param_coordinator()._clean_inflight_param_registry()
+    _settle(trainer)
+    offload = _offload(trainer)
     with _gathered(list(policy.parameters())):
         # Looked up on the instance with each call. The hook after a module pops what the one before it has pushed.
         offload.pre_sub_module_forward_function = FWD_MODULE_STACK.append

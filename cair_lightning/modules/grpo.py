@@ -23,7 +23,7 @@ from cair_lightning.policies.prefix import Prefix
 from cair_lightning.policies.qwen import QwenVLPolicy
 from cair_lightning.policies.sampling import Completions, SamplingSettings
 from cair_lightning.rollout import RewardSettings, Rollout, completion_logps, roll_out
-from cair_lightning.rollout_statistics import agreement, rollout_statistics
+from cair_lightning.rollout_statistics import Agreement, rollout_statistics
 from cair_lightning.sharding import each_weight
 from cair_lightning.weighting import CognitiveLoadWeighting, Weighting
 
@@ -103,8 +103,7 @@ class GRPOModule(PolicyModule):
         """The rollout that is being trained on."""
         self.last_kl: float | None = None
         """KL(pi || pi_ref) of the last optimiser step, nats per token, over all its parts and ranks."""
-        self._unfinished = False
-        self._differences: list[Tensor] = []
+        self._unfinished, self._agreement = False, Agreement()
         self._resumed: dict[str, Any] | None = None
         self._part_started = self._update_seconds = 0.0
 
@@ -158,17 +157,23 @@ class GRPOModule(PolicyModule):
             old_logps_NT = rollout.old_logps_NT[each]
         ref_logps_NT = None if rollout.ref_logps_NT is None else rollout.ref_logps_NT[each]
         advantages_N, weights_NT = rollout.advantages_N[each], rollout.token_weights_NT[each]
-        correction_NT = None
-        if (cap := self.rollout_engine.importance_cap) is not None:
-            sampled_logps_NT = rollout.completions.logps_NT[each]
-            correction_NT = importance_weights(old_logps_NT, sampled_logps_NT, cap)
-            if traversal == 0:
-                self._log_agreement(old_logps_NT, sampled_logps_NT, weights_NT, last=self._steps_after(batch))
+        correction_NT = self._correction(rollout, each, old_logps_NT, batch)
         loss, statistics = grpo_loss(
             logps_NT, old_logps_NT, advantages_N, weights_NT, ref_logps_NT, self.eta, self.clip, correction_NT
         )
         self._log_update(loss.detach(), weights_NT.sum(), statistics, last=self._steps_after(batch))
         return self.scaled(loss)
+
+    def _correction(self, rollout: Rollout, each: slice, logps_NT: Tensor, batch: Window) -> Tensor | None:
+        """Importance weights of tokens that another engine sampled; before the first update its agreement is logged."""
+        if (cap := self.rollout_engine.importance_cap) is None:
+            return None
+        sampled_logps_NT = rollout.completions.logps_NT[each]
+        if batch.part < self.trainer.accumulate_grad_batches:
+            self._agreement.add(logps_NT, sampled_logps_NT, rollout.token_weights_NT[each])
+            if self._steps_after(batch):
+                self.log_dict(self._agreement.take(self._gather), batch_size=1)
+        return importance_weights(logps_NT, sampled_logps_NT, cap)
 
     def _roll_out(self, prompts: Prompts, upcoming: Prompts | None) -> Rollout:
         """Lines 2 to 14 of Algorithm 1 for this rank's prompts of the step."""
@@ -209,7 +214,7 @@ class GRPOModule(PolicyModule):
     def _begin(self, prompts: Prompts, step: int) -> Sampled:
         """Begin with the completions of the rollout of a step, under the weights of now."""
         assert self.policy is not None
-        self.rollout_engine.take_weights(each_weight(self.policy.model), self.global_step)
+        self.rollout_engine.take_weights(each_weight(self.policy.model, self.trainer), self.global_step)
         generators = self._generators(len(prompts), step)
         return self.rollout_engine.begin(self.policy, prompts, self.sampling, generators)
 
@@ -255,14 +260,6 @@ class GRPOModule(PolicyModule):
         self.log("train/loss", total[0], prog_bar=True, batch_size=1)
         self.log_numbers({"train/eta": self.eta})
         self.log_dict({f"train/{name}": value for name, value in means.items()}, batch_size=1)
-
-    def _log_agreement(self, logps_NT: Tensor, sampled_logps_NT: Tensor, weights_NT: Tensor, last: bool) -> None:
-        """Log how far the engine's log-probabilities are from the trainer's, over all parts and ranks of a rollout."""
-        self._differences.append((logps_NT - sampled_logps_NT).abs()[weights_NT > 0])
-        if last:
-            values = agreement(torch.cat(self._differences), self._gather)
-            self._differences.clear()
-            self.log_dict({f"train/engine/{name}": value for name, value in values.items()}, batch_size=1)
 
     def on_train_batch_end(self, outputs: Any, batch: Window, batch_idx: int) -> None:  # noqa: ANN401 - Lightning's hook
         """Log how long forward, backward and optimiser took, over the parts of a step."""

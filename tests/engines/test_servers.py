@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from cair_lightning.engines.base import EngineError
-from cair_lightning.engines.client import VLLMServer
+from cair_lightning.engines.client import LostError, VLLMServer
 from cair_lightning.engines.process import OwnSettings, free_port, installed_vllm, refuse_version
 from cair_lightning.engines.vllm import VLLMRollouts
 from cair_lightning.engines.weights import write_weights
@@ -20,14 +20,15 @@ from cair_lightning.engines.weights import write_weights
 
 @pytest.fixture
 def serve() -> Iterator[Callable[[dict[str, object]], str]]:
-    """Runs an HTTP server that answers each path with some JSON, and anything else with 404; returns its address."""
+    """Runs an HTTP server that answers each path with text or JSON, and anything else with 404; returns its address."""
     running = []
 
     def start(answers: dict[str, object]) -> str:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 found = self.path in answers
-                data = json.dumps(answers.get(self.path, "nothing here")).encode()
+                answer = answers.get(self.path, "nothing here")
+                data = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
                 self.send_response(200 if found else 404)
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
@@ -87,6 +88,22 @@ def test_another_model_is_refused(serve) -> None:
         check(serve(answers))
     described[0]["text_config"]["hidden_size"] = 96
     check(serve(answers))
+
+
+@pytest.mark.parametrize("load", [0, 1])
+def test_a_server_that_draws_no_token_of_a_request_is_lost(serve, load) -> None:
+    tokens = 'vllm:prompt_tokens_total{engine="0"} 7.0\nvllm:generation_tokens_total{engine="0"} 3.0\n'
+    url = serve({"/load": {"server_load": load}, "/metrics": tokens})
+
+    async def watch() -> None:
+        server = VLLMServer(url, patience=1.5)
+        try:
+            await asyncio.wait_for(server.watch(), 5.0)
+        finally:
+            await server.close()
+
+    with pytest.raises(LostError if load else TimeoutError, match="neither read nor drew a token for" if load else ""):
+        asyncio.run(watch())
 
 
 @pytest.mark.parametrize("version", ["0.31.9", "0.33.0", "0.3.2", "1.0", "dev"])

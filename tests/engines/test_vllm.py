@@ -1,9 +1,13 @@
 """Rollouts by a real vLLM server: `make test-vllm`. All tests share one server, which one of them kills."""
 
+import csv
 import os
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,6 +27,7 @@ from tests.memory import Memory
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
+ROOT = Path(__file__).parents[2]
 AGREEMENT = 1e-3
 SAMPLING = SamplingSettings(group_size=4, max_new_tokens=24)
 
@@ -99,6 +104,14 @@ def test_three_steps_agree_with_the_trainer_before_and_after_each_update(undistu
     assert logger.rows[0]["train/reward/format/mean"] > 0.2
     assert all(rollout.prompts.patches is not None for rollout in rollouts)
     assert any(len(set(map(tuple, r.completions.ids_NT[:4].tolist()))) > 1 for r in rollouts)  # a group is no copy
+
+
+def test_a_rollout_that_was_sampled_ahead_is_an_update_behind(engine, trainer, grpo, memory, curated, servable) -> None:
+    run = trainer(max_steps=3, logger=memory())
+    data = EmoReasonRLDataModule(curated, batch_size=4, num_workers=0, kept_clips=10)
+    run.fit(grpo(servable, rollout_engine=engine, sample_ahead=True), data)
+    largest = list(run.logger.column("train/engine/logp_difference/max").values())
+    assert [value > AGREEMENT for value in largest] == [False, True, False]  # an epoch has two rollouts
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7, 0.0])
@@ -183,6 +196,45 @@ def test_too_long_prompts_are_refused(engine, trainer, policy, prompts) -> None:
     engine.start(trainer(), policy, SAMPLING)
     with pytest.raises(ValueError, match=r"the vLLM servers take 512: start them with --max-model-len="):
         sampled(engine, policy, prompts, SamplingSettings(group_size=2, max_new_tokens=500))
+
+
+TRAINER = """
+import sys, time
+from pathlib import Path
+from cair_lightning.engines.process import OwnServer, OwnSettings
+(launch,) = OwnSettings(python=sys.argv[1]).launches(sys.argv[2], "float32", Path(sys.argv[3]))
+server = OwnServer(launch)
+server.start()
+print(server._process.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_server_whose_trainer_is_killed_ends(vllm_python, servable, tmp_path) -> None:
+    command = [sys.executable, "-c", TRAINER, vllm_python, str(servable), str(tmp_path)]
+    with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE) as job:
+        server = Path("/proc", job.stdout.readline().decode().strip())
+        time.sleep(2)  # it is still starting, and does what SIGTERM says
+        assert server.exists()
+        job.kill()
+    deadline = time.monotonic() + 30
+    while server.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not server.exists()
+
+
+def test_two_ranks_share_a_server(engine, servable, curated, tmp_path) -> None:
+    url = engine.fleet.members[0].server.url
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    script = ROOT / "tests/engines/vllm_ranks.py"
+    command = [sys.executable, *map(str, (script, servable, curated, tmp_path)), url]
+    job = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert job.returncode == 0, (job.stdout + job.stderr)[-4000:]
+    for strategy in ("ddp", "prefetch"):
+        for ahead in (False, True):
+            with (tmp_path / f"{strategy}-{ahead}" / "metrics.csv").open() as file:
+                largest = [float(row["train/engine/logp_difference/max"]) for row in csv.DictReader(file)]
+            assert [value > AGREEMENT for value in largest] == [False, ahead, False]
 
 
 def test_killing_the_server_in_mid_step_is_survived(
