@@ -53,15 +53,15 @@ def optimizer_is_offloaded(trainer: Trainer) -> bool:
 @contextmanager
 def _gathered(parameters: list[nn.Parameter], writer: int | None = None) -> Iterator[None]:
     """Whole weights of sharded parameters on every rank; what rank `writer` writes into them is kept."""
-    if writer is None:  # those that are whole already stay so
-        parameters = [p for p in parameters if hasattr(p, "ds_id") and p.ds_status.name != "AVAILABLE"]
     sharded: list[Any] = [p for p in parameters if hasattr(p, "ds_id")]
-    if not sharded or (writer is None and all(p.ds_status.name == "AVAILABLE" for p in sharded)):
-        yield  # in the second case somebody has gathered them already, and will give them back
+    if writer is None:  # who has gathered the others will give them back
+        sharded = [p for p in sharded if p.ds_status.name != "AVAILABLE"]
+    if not sharded:
+        yield
         return
     import deepspeed
 
-    with deepspeed.zero.GatheredParameters(parameters, modifier_rank=writer):
+    with deepspeed.zero.GatheredParameters(sharded, modifier_rank=writer):
         yield
 
 
@@ -88,9 +88,14 @@ def each_weight(module: nn.Module, trainer: Trainer | None = None) -> Iterator[t
 def full_weights(module: nn.Module, keep: bool) -> dict[str, Tensor]:
     """The whole `state_dict` in main memory on the ranks that keep it, nothing on the others; all ranks call it."""
     weights: dict[str, Tensor] = {}
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    first: dict[nn.Parameter | None, str] = {}
     for name, value in each_weight(module):
-        if keep:
-            weights[name] = value.cpu().clone()
+        parameter = parameters.get(name)
+        if keep and parameter is not None and parameter in first:  # tied weights stay one
+            weights[name] = weights[first[parameter]]
+        elif keep:
+            weights[name], first[parameter] = value.cpu().clone(), name
     return weights
 
 
@@ -176,12 +181,22 @@ def _nothing(module: nn.Module) -> None:
 
 
 def shard_by_fsdp(policy: QwenVLPolicy, mesh: DeviceMesh) -> None:
-    """Shard a policy's weights by FSDP2, layer by layer; the pass that trains is then `policy(...)`."""
+    """Shard a policy's weights by FSDP2, layer by layer; the pass that trains is then `policy(...)`.
+
+    Raises:
+        ValueError: If the strategy would use tensor parallelism, which is Lightning's default.
+    """
     from torch.distributed.fsdp import fully_shard
 
+    if mesh["tensor_parallel"].size() > 1:
+        raise ValueError(
+            "ModelParallelStrategy cuts products over the devices of a node unless it is told otherwise: set its "
+            "data_parallel_size to the number of devices, and tensor_parallel_size to 1."
+        )
+    data = mesh["data_parallel"]
     for block in (*policy.model.model.visual.blocks, *policy.model.model.language_model.layers):
-        fully_shard(block, mesh=mesh)
-    fully_shard(policy, mesh=mesh)
+        fully_shard(block, mesh=data)
+    fully_shard(policy, mesh=data)
     policy.lockstep = True
 
 

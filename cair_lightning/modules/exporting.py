@@ -24,6 +24,9 @@ def write_policy(policy: QwenVLPolicy, target: Path, weights: dict[str, Tensor] 
     draft, old = target.with_name(f".{target.name}.draft"), target.with_name(f".{target.name}.old")
     for leftover in (draft, old):
         shutil.rmtree(leftover, ignore_errors=True)
+    # Under ZeRO-3 transformers notes more renamings than its loading applied, and saving would undo them all. Without
+    # the note it writes the names of the published checkpoints.
+    vars(policy.model)["_weight_conversions"] = None
     policy.model.save_pretrained(draft, state_dict=weights)
     policy.processor.save_pretrained(draft)
     if target.exists():

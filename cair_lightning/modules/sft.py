@@ -35,7 +35,7 @@ class SFTModule(PolicyModule):
         if fresh and self._trainer is not None and isinstance(self.trainer.strategy, ModelParallelStrategy):
             assert self.policy is not None
             assert self.device_mesh is not None
-            shard_by_fsdp(self.policy, self.device_mesh["data_parallel"])
+            shard_by_fsdp(self.policy, self.device_mesh)
 
     def training_step(self, batch: Window, batch_idx: int) -> Tensor:
         """Cross-entropy of one part of a step, in nats per target token of the step.

@@ -28,7 +28,7 @@ class LoraSettings:
 
 
 def add_lora(policy: QwenVLPolicy, settings: LoraSettings) -> None:
-    """Put adapters, which change nothing yet, into a policy, and freeze all else.
+    """Put adapters in float32, which change nothing yet, into a policy, and freeze all else.
 
     Raises:
         ModuleNotFoundError: If peft is not installed.
@@ -48,6 +48,9 @@ def add_lora(policy: QwenVLPolicy, settings: LoraSettings) -> None:
         target_modules=r".*language_model\.layers\.\d+\.(self_attn|mlp)\.\w+_proj",
     )
     inject_adapter_in_model(config, policy.model, ADAPTER)
+    for layer in lora_layers(policy.model).values():  # in bfloat16 most of an update would be lost in rounding
+        layer.lora_A[ADAPTER].float()
+        layer.lora_B[ADAPTER].float()
 
 
 def lora_layers(module: nn.Module) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Two processes under DeepSpeed ZeRO and FSDP2 against one process with the same global batch."""
 
 import csv
+import json
 import os
 import runpy
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from cair_lightning.datamodules.manifest import read_dataset, write_dataset
 from cair_lightning.export import export
@@ -19,6 +21,7 @@ pytest.importorskip("deepspeed")
 
 SCRIPT = Path(__file__).with_name("zero_ranks.py")
 ROOT = Path(__file__).parents[2]
+WEIGHTS = "model.safetensors"
 STRATEGIES = ["zero2", "zero3", "prefetch"]
 
 pytestmark = pytest.mark.slow
@@ -124,6 +127,25 @@ def test_weights_that_stay_sharded_while_sampling_sample_the_same(runs) -> None:
             torch.testing.assert_close(b["weights"][name], weight, atol=1e-5, rtol=0, msg=name)
 
 
+def test_weights_are_bfloat16_and_masters_float32(runs, tmp_path) -> None:
+    folder = runs[1] / "sft-bfloat16"
+    assert column(folder, "train/loss") == pytest.approx(column(runs[0] / "sft-one", "train/loss"), rel=0.02)
+    assert {w.dtype for w in outcomes(folder)[0]["weights"].values()} == {torch.bfloat16}
+    masters = load_file(export(folder / "checkpoints" / "last.ckpt", tmp_path / "policy", trust=True) / WEIGHTS)
+    for name, weight in load_file(folder / "policy" / WEIGHTS).items():
+        assert masters[name].dtype == torch.float32
+        assert torch.equal(masters[name].bfloat16(), weight), name
+
+
+def test_an_evaluation_of_two_ranks_is_that_of_one(runs) -> None:
+    one, two = (folder / "test" for folder in runs)
+    written = [[json.loads(line) for line in (f / "predictions.jsonl").read_text().splitlines()] for f in (one, two)]
+    assert [row["completion"] for row in written[1]] == [row["completion"] for row in written[0]]
+    metrics = [json.loads((folder / "evaluation.json").read_text())["metrics"] for folder in (one, two)]
+    same = metrics[0].keys() - {"information_gain_other"}  # other batches have other neighbours
+    assert {k: metrics[1][k] for k in same} == pytest.approx({k: metrics[0][k] for k in same}, abs=1e-5)
+
+
 @pytest.mark.parametrize("step", [1, 3])
 def test_a_resumed_run_is_the_uninterrupted_one(runs, step) -> None:
     whole, resumed = outcomes(runs[1] / "grpo-parts"), outcomes(runs[1] / f"grpo-resumed-{step}")
@@ -138,7 +160,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(runs, step) -> None:
 
 
 @pytest.mark.parametrize("strategy", [*STRATEGIES, "fsdp"])
-def test_a_sharded_checkpoint_is_exported_bit_by_bit(runs, strategy, tmp_path) -> None:
+def test_a_sharded_checkpoint_is_exported_bit_by_bit(runs, tiny, strategy, tmp_path) -> None:
     folder = runs[1] / f"sft-{strategy}"
     checkpoint = folder / "checkpoints" / "last.ckpt"
     assert checkpoint.is_dir()
@@ -146,6 +168,8 @@ def test_a_sharded_checkpoint_is_exported_bit_by_bit(runs, strategy, tmp_path) -
         export(checkpoint, tmp_path / "refused")
     exported = QwenVLPolicy.load(export(checkpoint, tmp_path / "policy", trust=True)).model.state_dict()
     written = QwenVLPolicy.load(folder / "policy").model.state_dict()  # by ExportPolicy, from the ranks' memory
+    published = load_file(tiny / WEIGHTS).keys()
+    assert load_file(tmp_path / "policy" / WEIGHTS).keys() == load_file(folder / "policy" / WEIGHTS).keys() == published
     for name, weight in outcomes(folder)[0]["weights"].items():
         assert torch.equal(exported[name], weight), name
         assert torch.equal(written[name], weight), name

@@ -16,8 +16,14 @@ from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, ModelPa
 
 from cair_lightning.callbacks.adaptive_kl import AdaptiveKL
 from cair_lightning.callbacks.export_policy import ExportPolicy
+from cair_lightning.callbacks.prediction_writer import PredictionWriter
 from cair_lightning.callbacks.preemption import SaveOnPreemption
-from cair_lightning.datamodules.emoreason import EmoReasonRLDataModule, EmoReasonSFTDataModule
+from cair_lightning.datamodules.emoreason import (
+    EmoReasonEvaluationDataModule,
+    EmoReasonRLDataModule,
+    EmoReasonSFTDataModule,
+)
+from cair_lightning.modules.base import PolicyModule
 from cair_lightning.modules.grpo import GRPOModule
 from cair_lightning.modules.settings import PolicySettings
 from cair_lightning.modules.sft import SFTModule
@@ -49,7 +55,7 @@ class CPUDeepSpeed(DeepSpeedStrategy):
 
 def strategy_of(name: str) -> Strategy:
     if name == "fsdp":
-        return ModelParallelStrategy()
+        return ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1)
     stage, thresholds = ZERO[name]
     zero = {"stage": stage, "overlap_comm": False} | thresholds
     return CPUDeepSpeed(config={"zero_allow_untested_optimizer": True, "zero_optimization": zero})
@@ -86,11 +92,15 @@ def trainer_of(out: Path, ranks: int, strategy: str, callbacks: list[Callback], 
     )  # fmt: skip
 
 
-def sft(policy: Path, root: Path, out: Path, ranks: int, strategy: str, parts: int = 1, **loading: object) -> None:
+def sft(
+    policy: Path, root: Path, out: Path, ranks: int, strategy: str, parts: int = 1, precision: str = "32-true",
+    **loading: object,
+) -> None:  # fmt: skip
     val_split = None if strategy == "fsdp" else "val"
     data = EmoReasonSFTDataModule(root, batch_size=4 // ranks, num_workers=0, val_split=val_split)
     keep = ModelCheckpoint(out / "checkpoints", "last", every_n_train_steps=1)
-    trainer = trainer_of(out, ranks, strategy, [keep, ExportPolicy()], max_steps=4, accumulate_grad_batches=parts)
+    settings = {"max_steps": 4, "accumulate_grad_batches": parts, "precision": precision}
+    trainer = trainer_of(out, ranks, strategy, [keep, ExportPolicy()], **settings)
     trainer.fit(SFTModule(str(policy), loading=PolicySettings(**loading), **COMMON), data)
 
 
@@ -108,6 +118,11 @@ def grpo(
     trainer.fit(module, data, ckpt_path=resume)
 
 
+def evaluate(policy: Path, root: Path, out: Path, ranks: int, strategy: str) -> None:
+    data = EmoReasonEvaluationDataModule(root, batch_size=3, num_workers=0)
+    trainer_of(out, ranks, strategy, [PredictionWriter("ranks")]).test(PolicyModule(str(policy), **COMMON), data)
+
+
 def everything(tiny: Path, taught: Path, world: Path, curated: Path, out: Path, ranks: int) -> None:
     for strategy in ZERO if ranks > 1 else ["one"]:
         sft(tiny, world, out / f"sft-{strategy}", ranks, strategy)
@@ -115,7 +130,9 @@ def everything(tiny: Path, taught: Path, world: Path, curated: Path, out: Path, 
     strategy = "prefetch" if ranks > 1 else "one"
     sft(tiny, world, out / "sft-parts", ranks, strategy, parts=2, gradient_checkpointing=True)
     grpo(taught, curated, out / "grpo-parts", ranks, strategy, parts=2, updates=2, gradient_checkpointing=True)
+    evaluate(taught, world, out / "test", ranks, strategy)
     if ranks > 1:
+        sft(tiny, world, out / "sft-bfloat16", ranks, strategy, precision="bf16-true", dtype="bfloat16")
         sft(tiny, world, out / "sft-fsdp", ranks, "fsdp")
         grpo(taught, curated, out / "grpo-sharded", ranks, strategy, gather_to_sample=False)
         for step in (1, 3):  # between two updates of a rollout

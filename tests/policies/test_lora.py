@@ -49,6 +49,15 @@ def test_new_adapters_change_nothing_and_are_all_that_is_trained() -> None:
     assert len(lora_layers(policy.model)) == LINEAR * policy.text_config.num_hidden_layers
 
 
+def test_adapters_of_bfloat16_weights_are_float32() -> None:
+    policy = build_policy(dtype=torch.bfloat16)
+    plain = scores(policy)
+    add_lora(policy, LoraSettings(rank=4))
+    assert {p.dtype for name, p in policy.named_parameters() if ".lora_" in name} == {torch.float32}
+    assert torch.equal(scores(policy), plain)
+    assert {value.dtype for value in full_weights(policy.model, keep=True).values()} == {torch.bfloat16}
+
+
 def test_without_its_adapters_it_is_the_policy_it_was() -> None:
     policy = adapted()
     assert not torch.allclose(scores(policy), scores(build_policy()), atol=1e-3)
