@@ -53,15 +53,15 @@ def optimizer_is_offloaded(trainer: Trainer) -> bool:
 @contextmanager
 def _gathered(parameters: list[nn.Parameter], writer: int | None = None) -> Iterator[None]:
     """Whole weights of sharded parameters on every rank; what rank `writer` writes into them is kept."""
-    sharded: list[Any] = [p for p in parameters if hasattr(p, "ds_id")]
-    if writer is None:  # who has gathered the others will give them back
-        sharded = [p for p in sharded if p.ds_status.name != "AVAILABLE"]
-    if not sharded:
+    shares: list[Any] = [p for p in parameters if hasattr(p, "ds_id")]
+    if writer is None:  # whoever has gathered one already will give it back
+        shares = [p for p in shares if p.ds_status.name != "AVAILABLE"]
+    if not shares:
         yield
         return
     import deepspeed
 
-    with deepspeed.zero.GatheredParameters(sharded, modifier_rank=writer):
+    with deepspeed.zero.GatheredParameters(shares, modifier_rank=writer):
         yield
 
 
