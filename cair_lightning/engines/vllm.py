@@ -94,6 +94,11 @@ class VLLMRollouts(RolloutEngine):
         expected = _numbers(policy)
 
         def first() -> tuple[str, list[str]]:
+            if not Path(self.weights_folder).is_dir():
+                raise EngineError(
+                    f"rollout_engine.weights_folder: {self.weights_folder} is no folder; expected memory that the "
+                    "servers can read, or a folder on disk."
+                )
             self._folder = tempfile.TemporaryDirectory(prefix="cair-", dir=self.weights_folder)
             self._join(self._members(policy), expected)
             assert self.fleet is not None

@@ -128,6 +128,11 @@ def test_a_run_without_vllm_says_so_and_leaves_nothing(grpo, trainer, curated, t
             grpo(rollout_engine=rollouts), EmoReasonRLDataModule(curated, batch_size=2, num_workers=0)
         )
     assert list(tmp_path.iterdir()) == []
+    rollouts = VLLMRollouts(servers=[f"http://127.0.0.1:{free_port()}"], weights_folder=str(tmp_path / "missing"))
+    with pytest.raises(EngineError, match=r"rollout_engine.weights_folder: .*missing is no folder"):
+        trainer(max_steps=1).fit(
+            grpo(rollout_engine=rollouts), EmoReasonRLDataModule(curated, batch_size=2, num_workers=0)
+        )
 
 
 @pytest.mark.parametrize(

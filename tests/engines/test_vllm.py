@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from lightning import Callback
@@ -25,7 +26,7 @@ from cair_lightning.rollout import Rollout, completion_logps
 from cair_lightning.sharding import each_weight
 from tests.memory import Memory
 
-pytestmark = [pytest.mark.vllm, pytest.mark.slow]
+pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.usefixtures("vllm_python")]
 
 ROOT = Path(__file__).parents[2]
 AGREEMENT = 1e-3
@@ -168,20 +169,24 @@ def test_a_server_of_other_weights_is_found_out(engine, trainer, policy, prompts
     sampled(engine, policy, prompts)  # whose own it is: it has its weights again
 
 
-def test_a_server_that_stalls_is_named_within_seconds(engine, trainer, policy, prompts) -> None:
+@pytest.mark.parametrize(("part", "seen"), [("all", "did not answer"), ("engine", "neither read nor drew a token")])
+def test_a_server_that_stalls_is_named_within_seconds(engine, trainer, policy, prompts, part, seen) -> None:
     (member,) = engine.fleet.members
     rollouts = VLLMRollouts(servers=[member.server.url], dtype="float32", stall_seconds=4.0)
-    group = os.getpgid(member.own._process.pid)
+    server = psutil.Process(member.own._process.pid)
+    stopped = server.children(recursive=True) + ([server] if part == "all" else [])
     try:
         rollouts.start(trainer(), policy, SAMPLING)
         rollouts.take_weights(each_weight(policy.model), 0)
-        os.killpg(group, signal.SIGSTOP)
+        for process in stopped:
+            process.suspend()
         begun = time.monotonic()
-        with pytest.raises(EngineError, match=f"{member.server.url} did not answer for"):
+        with pytest.raises(EngineError, match=f"{member.server.url} {seen} for"):
             sampled(rollouts, policy, prompts)
         assert time.monotonic() - begun < 30
     finally:
-        os.killpg(group, signal.SIGCONT)
+        for process in stopped:
+            process.resume()
         rollouts.stop()
 
 
