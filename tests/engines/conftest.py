@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 from lightning import seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
 from transformers import AutoProcessor
 
 from cair_lightning.datamodules.emoreason import EmoReasonSFTDataModule
 from cair_lightning.engines.process import OwnSettings
 from cair_lightning.engines.vllm import VLLMRollouts
+from cair_lightning.export import export
 from cair_lightning.policies.qwen import QwenVLPolicy
 from cair_lightning.policies.sampling import SamplingSettings
 from cair_lightning.world.tiny import build_model, save
@@ -43,16 +45,16 @@ def vllm_python() -> str:
 
 @pytest.fixture(scope="session")
 def servable(tiny, sft, trainer, world, tmp_path_factory) -> Path:
-    """As `taught`, with heads of 32 channels: vLLM on CPU has no narrower ones."""
+    """As `taught`, with heads of 32 channels, for vLLM on CPU has no narrower ones; exported from its checkpoint."""
     folders = [tmp_path_factory.mktemp("models") / name for name in ("untaught", "servable")]
     processor = AutoProcessor.from_pretrained(tiny)
     save(folders[0], processor, build_model(processor, heads=3))
     seed_everything(0)
     module = sft(folders[0], learning_rate=3e-3)
     data = EmoReasonSFTDataModule(world, batch_size=8, num_workers=0, kept_clips=100, val_split=None)
-    trainer(max_steps=60).fit(module, data)
-    save(folders[1], processor, module.policy.model)
-    return folders[1]
+    keep = ModelCheckpoint(folders[1].parent, "last", every_n_train_steps=60)
+    trainer(max_steps=60, enable_checkpointing=True, callbacks=[keep]).fit(module, data)
+    return export(folders[1].parent / "last.ckpt", folders[1])
 
 
 @pytest.fixture(scope="session")
