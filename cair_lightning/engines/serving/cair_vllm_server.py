@@ -31,6 +31,8 @@ ALWAYS = {
     # They come processed: there is nothing to keep.
     "--mm-processor-cache-gb": ["0"],
     "--enable-server-load-tracking": [],
+    # The trainer looks at these every second.
+    "--disable-access-log-for-endpoints": ["/health,/load,/metrics,/weight_info"],
 }
 ON_CPU = {
     # Blocks are shared whole; the default of 128 tokens shares nothing of a short prompt.
