@@ -45,6 +45,8 @@ class VLLMServer:
         self.url, self.patience = url.rstrip("/").removesuffix("/v1"), patience
         if not re.fullmatch(r"https?://[^/\s]+", self.url):
             raise ValueError(f"rollout_engine.servers: expected a base URL, as http://127.0.0.1:8000, got {url!r}.")
+        self.workers = 1
+        """Processes that hold its weights, as `check` found them."""
         self._client: httpx2.AsyncClient | None = None
 
     async def close(self) -> None:
@@ -90,7 +92,7 @@ class VLLMServer:
                 f"{self.url} was started without what rollouts need of it ({error}); start it with {LAUNCHER.name}: "
                 f"PYTHON_WITH_VLLM {LAUNCHER} --model CHECKPOINT --port PORT."
             ) from error
-        found = described[0]
+        found, self.workers = described[0], len(described)
         for part, numbers in expected.items():
             for name, value in numbers.items():
                 if (other := found[part].get(name)) != value:
@@ -116,7 +118,11 @@ class VLLMServer:
             LostError: If it did not; its weights are then neither the old nor the new ones.
         """
         await self._call("POST", "/pause?mode=abort")
-        await self._rpc("cair_take_weights", [str(path) for path in weights.paths], str(weights.temperature or 1.0))
+        temperature = str(weights.temperature or 1.0)
+        if weights.paths is None:
+            await self._rpc("cair_receive_weights", temperature)
+        else:
+            await self._rpc("cair_take_weights", [str(path) for path in weights.paths], temperature)
         # Keys and values of prompts, and features of clips: either would be used without an error.
         reset = await self._call("POST", "/reset_prefix_cache")
         await self._call("POST", "/reset_encoder_cache")
@@ -124,6 +130,10 @@ class VLLMServer:
             raise LostError("did not reset its prefix cache")
         await self._call("POST", "/update_weight_version", {"new_version": weights.label})
         await self._call("POST", "/resume")
+
+    async def join(self, address: str, port: int, first: int, size: int) -> None:
+        """Join the group in which weights are broadcast; see `CairWorker.cair_join`."""
+        await self._rpc("cair_join", address, str(port), str(first), str(size), str(self.patience))
 
     async def sample(self, request: Request) -> list[Sample]:
         """The completions of one prompt; waits as long as it takes.

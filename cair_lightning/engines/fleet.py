@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import threading
 import time
@@ -76,6 +77,7 @@ class Fleet:
         self.members, self.start_seconds = list(members), start_seconds
         self.weights: Weights | None = None
         """What every server has, or is to have."""
+        self._delivered = False
         self.max_model_len = 0
         self.restarts = 0
 
@@ -112,8 +114,20 @@ class Fleet:
         Raises:
             EngineError: If one of them does not take them.
         """
-        self.weights = weights
+        self.weights, self._delivered = weights, False
         await _all(self._push(member, weights) for member in self.members)
+        self._delivered = True
+
+    @property
+    def workers(self) -> int:
+        """Processes that hold the servers' weights."""
+        return sum(member.server.workers for member in self.members)
+
+    async def join(self, address: str, port: int) -> None:
+        """Have all workers join the group in which rank 0, at an address, broadcasts weights."""
+        firsts = itertools.accumulate((member.server.workers for member in self.members), initial=1)
+        size = 1 + self.workers
+        await _all(m.server.join(address, port, first, size) for m, first in zip(self.members, firsts, strict=False))
 
     async def _push(self, member: Member, weights: Weights) -> None:
         try:
@@ -206,7 +220,16 @@ class Fleet:
         """Give a server the newest weights, where it has others."""
         async with member.lock:
             if self.weights is not None and await member.server.label() != self.weights.label:
-                await member.server.take(self.weights)
+                await self._load(member, self.weights)
+
+    async def _load(self, member: Member, weights: Weights) -> None:
+        if weights.paths is None and self._delivered:
+            raise EngineError(
+                f"The vLLM server at {member.server.url} was lost, and its weights with it: what is broadcast is gone "
+                "when it has been sent. Resume from the last checkpoint; with rollout_engine.transfer files it would "
+                "have been given them again."
+            )
+        await member.server.take(weights)
 
     async def _keep(self, member: Member) -> None:
         """Start a server of ours again whenever it is lost."""
@@ -222,7 +245,7 @@ class Fleet:
                     await self._launch(member)
                     self.restarts += 1
                     if self.weights is not None:
-                        await member.server.take(self.weights)
+                        await self._load(member, self.weights)
             except (EngineError, LostError) as error:
                 member.broken = f"The vLLM server at {member.server.url} could not be started again: {error}"
                 return

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import atexit
+import socket
 import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Sequence
@@ -15,9 +16,10 @@ from lightning import Trainer
 from torch import Tensor
 
 from cair_lightning.engines.base import EngineError, RolloutEngine, Sampled
-from cair_lightning.engines.client import VLLMServer
+from cair_lightning.engines.client import LostError, VLLMServer
 from cair_lightning.engines.fleet import Fleet, Loop, Member
 from cair_lightning.engines.process import OwnServer, OwnSettings
+from cair_lightning.engines.serving.cair_broadcast import open_group, send
 from cair_lightning.engines.weights import Weights, write_weights
 from cair_lightning.engines.wire import completions_of, requests_of
 from cair_lightning.policies.batch import Prompts
@@ -45,7 +47,11 @@ class VLLMRollouts(RolloutEngine):
             started is in docs/vllm.md.
         own: How servers are started here, where no address is given.
         dtype: What weights are sent in, and the servers that are started here compute in.
+        transfer: How weights get to the servers: `files` in `weights_folder`, which a server that was lost can load
+            again, or `broadcast` from rank 0's device to theirs (NCCL; gloo without CUDA), faster and once: a lost
+            server then ends the run.
         weights_folder: Where weights are written for the servers: memory that all of them can read.
+        address: For `broadcast`, this host as the servers reach it.
         importance_cap: Largest weight of a token whose probability differs between server and trainer; None does not
             correct the gradient.
         stall_seconds: How long a server may neither read nor draw a token, or take for new weights.
@@ -59,7 +65,9 @@ class VLLMRollouts(RolloutEngine):
         servers: Sequence[str] = (),
         own: OwnSettings = OwnSettings(),
         dtype: Literal["bfloat16", "float32"] = "bfloat16",
+        transfer: Literal["files", "broadcast"] = "files",
         weights_folder: str = "/dev/shm",
+        address: str = "127.0.0.1",
         importance_cap: float | None = 2.0,
         stall_seconds: float = 60.0,
     ) -> None:
@@ -71,6 +79,8 @@ class VLLMRollouts(RolloutEngine):
         own.check()
         self.given = [VLLMServer(url, stall_seconds) for url in servers]
         self.own, self.dtype, self.weights_folder = own, dtype, weights_folder
+        self.transfer, self.address = transfer, address
+        self._group: Any = None
         self.importance_cap, self.stall_seconds = importance_cap, stall_seconds
         self.fleet: Fleet | None = None
         """The servers, once they have been started."""
@@ -102,6 +112,8 @@ class VLLMRollouts(RolloutEngine):
             self._folder = tempfile.TemporaryDirectory(prefix="cair-", dir=self.weights_folder)
             self._join(self._members(policy), expected)
             assert self.fleet is not None
+            if self.transfer == "broadcast":
+                self._open_group()
             return uuid.uuid4().hex[:8], [member.server.url for member in self.fleet.members]
 
         self._run, urls = self._together(first)
@@ -124,6 +136,25 @@ class VLLMRollouts(RolloutEngine):
         self.fleet = Fleet(members, self.own.start_seconds)
         self._loop.run(self.fleet.start(expected))
 
+    def _open_group(self) -> None:
+        """Meet all servers' workers."""
+        assert self._trainer is not None
+        assert self._loop is not None
+        assert self.fleet is not None
+        with socket.socket() as free:
+            free.bind((self.address, 0))
+            port: int = free.getsockname()[1]
+        joined = self._loop.submit(self.fleet.join(self.address, port))
+        device, size = self._trainer.strategy.root_device, 1 + self.fleet.workers
+        try:
+            self._group = open_group(self.address, port, 0, size, device, self.stall_seconds)
+            joined.result()
+        except (RuntimeError, LostError) as error:
+            raise EngineError(
+                f"The vLLM servers did not meet rank 0 at {self.address}:{port} ({error}); name an address of this "
+                "host that they reach (rollout_engine.address), or set rollout_engine.transfer to files."
+            ) from error
+
     def stop(self) -> None:
         """Stop the servers that were started here."""
         atexit.unregister(self.stop)
@@ -133,7 +164,7 @@ class VLLMRollouts(RolloutEngine):
             self._loop.close()
         if self._folder is not None:
             self._folder.cleanup()
-        self._loop = self.fleet = self._folder = None
+        self._loop = self.fleet = self._folder = self._group = None
 
     def _together(self, action: Callable[[], T]) -> T:
         """What an action of rank 0 returns, or its failure, on every rank."""
@@ -167,9 +198,13 @@ class VLLMRollouts(RolloutEngine):
             assert self.fleet is not None
             assert self._loop is not None
             assert self._folder is not None
-            paths = write_weights(weights, Path(self._folder.name), self._label, getattr(torch, self.dtype))
+            dtype, label, temperature = getattr(torch, self.dtype), self._label, self._temperature
+            if self._group is not None:
+                self._broadcast(weights, Weights(label=label, paths=None, temperature=temperature), dtype)
+                return
+            paths = write_weights(weights, Path(self._folder.name), label, dtype)
             previous = self.fleet.weights
-            self._loop.run(self.fleet.push(Weights(label=self._label, paths=paths, temperature=self._temperature)))
+            self._loop.run(self.fleet.push(Weights(label=label, paths=paths, temperature=temperature)))
             if previous is not None:
                 previous.remove()
 
@@ -177,6 +212,18 @@ class VLLMRollouts(RolloutEngine):
             for _ in weights:  # which all ranks gather together
                 pass
         self._together(push)
+
+    def _broadcast(self, values: Iterable[tuple[str, Tensor]], weights: Weights, dtype: torch.dtype) -> None:
+        """Send weights while the servers receive them."""
+        assert self._trainer is not None
+        assert self._loop is not None
+        assert self.fleet is not None
+        taken = self._loop.submit(self.fleet.push(weights))
+        try:
+            send(self._group, values, self._trainer.strategy.root_device, dtype)
+        except RuntimeError as error:  # it is the servers who know why
+            raise EngineError(f"A vLLM server did not receive the weights: {taken.exception() or error}") from error
+        taken.result()
 
     def begin(
         self,

@@ -19,17 +19,18 @@ FILE_BYTES = 2**30
 
 @dataclass(slots=True, kw_only=True, frozen=True)
 class Weights:
-    """Weights that can be loaded as often as it takes, until the next ones are written."""
+    """Weights that can be loaded again and again until the next ones are written, or once, where they are broadcast."""
 
     label: str
     """Names them, among all runs."""
-    paths: list[Path]
+    paths: list[Path] | None
+    """None where they are broadcast."""
     temperature: float
     """What logits are divided by."""
 
     def remove(self) -> None:
         """Delete the files."""
-        for path in self.paths:
+        for path in self.paths or []:
             path.unlink(missing_ok=True)
 
 

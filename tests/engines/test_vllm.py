@@ -190,6 +190,28 @@ def test_a_server_that_stalls_is_named_within_seconds(engine, trainer, policy, p
         rollouts.stop()
 
 
+def test_weights_that_are_broadcast_are_those_of_the_trainer(engine, trainer, policy, prompts) -> None:
+    """To a server that was given: twice, and then its own trainer's again, from files."""
+    (member,) = engine.fleet.members
+    rollouts = VLLMRollouts(servers=[member.server.url], dtype="float32", transfer="broadcast")
+    head = policy.model.lm_head.weight
+    kept = head.detach().clone()
+    try:
+        rollouts.start(trainer(), policy, SAMPLING)
+        for scale in (1.1, 0.8):
+            with torch.no_grad():
+                head.copy_(scale * kept)
+            rollouts.take_weights(each_weight(policy.model), 0)
+            assert difference(policy, prompts, sampled(rollouts, policy, prompts), 1.0) < AGREEMENT
+    finally:
+        rollouts.stop()
+        with torch.no_grad():
+            head.copy_(kept)
+    engine.start(trainer(), policy, SAMPLING)
+    engine.take_weights(each_weight(policy.model), 500)
+    assert difference(policy, prompts, sampled(engine, policy, prompts), 1.0) < AGREEMENT
+
+
 def test_another_model_is_refused(engine, trainer, policy) -> None:
     engine.start(trainer(), policy, SAMPLING)
     server: VLLMServer = engine.fleet.members[0].server

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 
 Plain = bool | int | float | str
@@ -29,8 +30,33 @@ class CairWorker:
             paths: The files, which hold each weight of the Hugging Face model once.
             temperature: What logits are divided by, as text: the route takes nothing else.
         """
+        return self._cair_load(_tensors(paths), temperature)
+
+    def cair_join(self, address: str, port: str, first: str, size: str, seconds: str) -> None:
+        """Join the group in which a trainer sends weights.
+
+        Args:
+            address: Where the trainer listens.
+            port: At which port.
+            first: The place in the group of this server's first worker.
+            size: How many the group has, the trainer included.
+            seconds: How long to wait for the others.
+        """
         worker: Any = self
-        worker.reload_weights(weights_iterator=_tensors(paths), is_checkpoint_format=True)
+        self._cair_group = None  # one of an earlier run
+        place = int(first) + worker.rank
+        ends = import_module("cair_broadcast")  # beside this file, which is no package here
+        self._cair_group = ends.open_group(address, int(port), place, int(size), worker.device, float(seconds))
+
+    def cair_receive_weights(self, temperature: str) -> dict[str, int]:
+        """As `cair_take_weights`, from the group that was joined."""
+        worker: Any = self
+        ends = import_module("cair_broadcast")
+        return self._cair_load(ends.receive(self._cair_group, worker.device), temperature)
+
+    def _cair_load(self, weights: Iterator[tuple[str, Any]], temperature: str) -> dict[str, int]:
+        worker: Any = self
+        worker.reload_weights(weights_iterator=weights, is_checkpoint_format=True)
         scaled = 0
         for module in worker.model_runner.get_model().modules():
             if type(module).__name__ == "LogitsProcessor":
