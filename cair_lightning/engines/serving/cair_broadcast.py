@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed
-from torch.distributed import TCPStore
+from torch.distributed import TCPStore  # type: ignore[attr-defined] # it is no part of torch's `__all__`
 
 HEADER_BYTES = 512
 
@@ -37,11 +37,12 @@ def open_group(address: str, port: int, rank: int, size: int, device: torch.devi
         patience = distributed.ProcessGroupNCCL.Options()
         patience._timeout = limit
         return distributed.ProcessGroupNCCL(store, rank, size, patience)
-    settings: Any = vars(distributed.ProcessGroupGloo)["_Options"]()
+    gloo: Any = distributed.ProcessGroupGloo
+    settings = gloo._Options()
     settings._timeout = limit
     here = address if rank == 0 or address.startswith("127.") else socket.gethostname()
-    settings._devices = [distributed.ProcessGroupGloo.create_device(hostname=here)]
-    return distributed.ProcessGroupGloo(store, rank, size, settings)
+    settings._devices = [gloo.create_device(hostname=here)]
+    return gloo(store, rank, size, settings)
 
 
 def send(group: Any, weights: Iterable[tuple[str, Tensor]], device: torch.device, dtype: torch.dtype) -> None:  # noqa: ANN401
