@@ -233,11 +233,13 @@ def seconds(run: Run, rates: Rates) -> dict[str, float]:
     shape, prompts = run.shape, run.batch * run.prompt
     completions = run.batch * run.group * run.tokens
     body = shape.layers * shape.layer
-    once = 2.0 * (body * prompts + shape.vision * 4 * run.visual * run.batch)
-    scored = 2.0 * (body + shape.head) * completions
+    attention = 2.0 * shape.layers * shape.hidden  # two products, of which the causal half is computed
+    once = 2.0 * (body * prompts + shape.vision * 4 * run.visual * run.batch) + attention * prompts * run.prompt
+    scored = 2.0 * (body + shape.head) * completions + attention * completions * (2 * run.prompt + run.tokens)
     rate = rates.tflops * 1e12
-    weights = 2.0 * (body + shape.head)
-    gather = 2.0 * shape.parameters / (rates.network_gbs * 1e9) if run.zero == 3 else 0.0
+    bytes_ = 2.0 if run.precision == "bfloat16" else 4.0
+    weights = bytes_ * (body + shape.head)
+    gather = bytes_ * shape.parameters / (rates.network_gbs * 1e9) if run.zero == 3 else 0.0
     backward = 4.0 if run.checkpointing else 3.0  # forward, twice as much backward, and forward anew
     at_once = 2.0 * (body + shape.head) * run.batch * run.group
     sampling = run.tokens * max(weights / (rates.memory_gbs * 1e9), at_once / rate)

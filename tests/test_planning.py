@@ -105,11 +105,13 @@ def test_time_follows_from_operations_and_bytes() -> None:
     shape = SHAPES["7b"]
     run = Run(shape=shape, gpus=1, zero=0, prompt=1000, visual=0, group=2, tokens=100, batch=1, parts=1, kl=False)
     times = seconds(run, Rates(tflops=100, memory_gbs=1000))
-    body = shape.layers * shape.layer
-    assert times["prefill"] == pytest.approx(2 * body * 1000 / 1e14)
+    body, width = shape.layers * shape.layer, shape.layers * shape.hidden
+    prompt, completions = 2 * width * 1000**2, 2 * width * 200 * (2 * 1000 + 100)  # products of attention
+    assert times["prefill"] == pytest.approx((2 * body * 1000 + prompt) / 1e14)
     assert times["sampling"] == pytest.approx(100 * 2 * (body + shape.head) / 1e12)
     assert times["reference"] == 0
-    assert times["update"] == pytest.approx(4 * (2 * body * 1200 + 2 * shape.head * 200) / 1e14)
+    products = 2 * body * 1200 + 2 * shape.head * 200 + prompt + completions
+    assert times["update"] == pytest.approx(4 * products / 1e14)
 
 
 def test_the_command_prints_a_table(capsys, tiny) -> None:
