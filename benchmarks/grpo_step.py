@@ -50,7 +50,7 @@ from cair_lightning.world.tiny import save
 
 ETA = 0.04
 TEXT = 64
-CASES = [(192, 1, 64), (512, 2, 64), (960, 1, 64), (960, 1, 200), (1984, 1, 64)]
+CASES = [(192, 1, 64), (192, 1, 200), (512, 2, 64), (960, 1, 64), (960, 1, 200), (1984, 1, 64), (1984, 1, 200)]
 """Visual tokens, prompts per step, completion tokens."""
 TARGETS = [(512, 2, 64), (960, 1, 64)]
 
