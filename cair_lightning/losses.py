@@ -185,7 +185,7 @@ def grpo_loss(
         raise ValueError(f"expected eta >= 0 and clip >= 0 or None, got eta={eta}, clip={clip}")
     if eta > 0 and ref_logps_NT is None:
         raise ValueError(f"eta={eta} needs ref_logps_NT, got None; score the reference policy, or set eta to 0")
-    _refuse_unlike(logps_NT, old_logps_NT, weights_NT, ref_logps_NT)
+    _refuse_unlike(logps_NT, old_logps_NT, weights_NT, ref_logps_NT, correction_NT)
     if advantages_N.shape != logps_NT.shape[:1]:
         raise ValueError(
             f"expected advantages {tuple(logps_NT.shape[:1])}, got {tuple(advantages_N.shape)}; flatten them"
@@ -201,7 +201,7 @@ def grpo_loss(
         clipped_NT = (capped_NT < gain_NT).to(gain_NT)
         gain_NT = torch.minimum(gain_NT, capped_NT)
     if correction_NT is not None:
-        gain_NT = gain_NT * correction_NT
+        gain_NT = gain_NT * correction_NT.masked_fill(dead_NT, 0.0)
     means = {"ratio": ratio_NT, "clip_fraction": clipped_NT}
     if ref_logps_NT is not None:
         means["kl"] = kl_k3(live_logps_NT, ref_logps_NT.masked_fill(dead_NT, 0.0))
@@ -224,11 +224,11 @@ def sft_loss(logps_NT: Tensor, weights_NT: Tensor) -> Tensor:
     Raises:
         ValueError: Shapes differ.
     """
-    _refuse_unlike(logps_NT, logps_NT, weights_NT, None)
+    _refuse_unlike(logps_NT, weights_NT)
     return -(weights_NT * logps_NT.masked_fill(weights_NT == 0, 0.0)).sum()
 
 
-def _refuse_unlike(logps_NT: Tensor, old_NT: Tensor, weights_NT: Tensor, ref_NT: Tensor | None) -> None:
-    shapes = [tuple(tensor.shape) for tensor in (logps_NT, old_NT, weights_NT, ref_NT) if tensor is not None]
-    if logps_NT.ndim != 2 or shapes.count(shapes[0]) != len(shapes):
+def _refuse_unlike(*tensors_NT: Tensor | None) -> None:
+    shapes = [tuple(tensor.shape) for tensor in tensors_NT if tensor is not None]
+    if len(shapes[0]) != 2 or shapes.count(shapes[0]) != len(shapes):
         raise ValueError(f"expected log-probabilities and weights of one shape (N, T), got {shapes}")

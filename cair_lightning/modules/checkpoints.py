@@ -61,10 +61,12 @@ def refuse_to_resume(path: Path, trusted: bool, ranks: int, by_deepspeed: bool) 
     Raises:
         ValueError: If the folder is not trusted, or its shards are those of another number of ranks or strategy.
     """
-    if not is_deepspeed_folder(path):
+    if not (is_deepspeed_folder(path) or is_fsdp_folder(path)):
         return
     if not trusted:
         raise ValueError(_untrusted(path))
+    if is_fsdp_folder(path):  # PyTorch cuts them anew
+        return
     written = len(list((path / DEEPSPEED_TAG).glob("*_optim_states.pt")))
     if not by_deepspeed or written != ranks:
         raise ValueError(

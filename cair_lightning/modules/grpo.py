@@ -98,6 +98,7 @@ class GRPOModule(PolicyModule):
             )
         self.sample_ahead = sample_ahead
         self._pending: Sampled | None = None
+        self._sent = -1  # the step whose weights the engine has
         self._reference = Reference(policy, loading)
         self.rollout: Rollout | None = None
         """The rollout that is being trained on."""
@@ -123,6 +124,7 @@ class GRPOModule(PolicyModule):
         """Shard the reference where the policy is, and get the rollout engine ready."""
         assert self.policy is not None
         self._reference.shard(self.trainer)
+        self._pending, self._sent = None, -1
         self.rollout_engine.start(self.trainer, self.policy, self.sampling)
 
     def teardown(self, stage: str) -> None:
@@ -214,7 +216,9 @@ class GRPOModule(PolicyModule):
     def _begin(self, prompts: Prompts, step: int) -> Sampled:
         """Begin with the completions of the rollout of a step, under the weights of now."""
         assert self.policy is not None
-        self.rollout_engine.take_weights(each_weight(self.policy.model, self.trainer), self.global_step)
+        if self._sent != self.global_step:
+            self.rollout_engine.take_weights(each_weight(self.policy.model, self.trainer), self.global_step)
+            self._sent = self.global_step
         generators = self._generators(len(prompts), step)
         return self.rollout_engine.begin(self.policy, prompts, self.sampling, generators)
 

@@ -45,6 +45,14 @@ def test_shards_of_other_ranks_are_refused_with_what_is_kept(shards, ranks, by_d
         refuse_to_resume(shards, True, ranks, by_deepspeed)
 
 
+def test_a_distributed_checkpoint_is_trusted_first_too(tmp_path) -> None:
+    (tmp_path / ".metadata").write_bytes(b"cos\nsystem\n(S'false'\ntR.")
+    for refused in (lambda: read_checkpoint(tmp_path), lambda: refuse_to_resume(tmp_path, False, 2, False)):
+        with pytest.raises(ValueError, match="is a folder of shards, and reading them runs any code"):
+            refused()
+    refuse_to_resume(tmp_path, True, 2, False)
+
+
 def test_a_file_is_always_gone_on_from_and_another_folder_is_no_checkpoint(tmp_path) -> None:
     refuse_to_resume(tmp_path / "last.ckpt", False, 1, False)
     with pytest.raises(ValueError, match=r"is no checkpoint: expected a file, or a folder of shards"):
